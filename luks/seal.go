@@ -1,0 +1,84 @@
+package luks
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+
+	"github.com/cryptctl/cryptctl/luks/kdf"
+	"github.com/cryptctl/cryptctl/secret"
+)
+
+// NewVolumeKey returns a fresh random volume key of size bytes, for [Format].
+func NewVolumeKey(size int) *VolumeKey { return VolumeKeyFrom(secret.Random(size)) }
+
+// VolumeKeyFrom takes over a key that the caller has, for [Format].
+func VolumeKeyFrom(key *secret.Bytes) *VolumeKey { return &VolumeKey{key: key, slot: -1} }
+
+// slotHash is the hash of new anti-forensic splitters and digests.
+const slotHash = "sha256"
+
+// SealedKey is a volume key sealed under a passphrase: all of a keyslot but its
+// id and place. Making one costs one key derivation; placing it costs none, so
+// the lock is held for a write only.
+type SealedKey struct {
+	volume *VolumeKey
+	params kdf.Params
+	area   []byte // encrypted material
+	slot   int
+}
+
+// Slot returns the id that the keyslot got when it was committed.
+func (s *SealedKey) Slot() int { return s.slot }
+
+// Seal derives a key from the passphrase at that cost and seals the volume key
+// under it. The result was opened again once before it is returned.
+func (v *VolumeKey) Seal(ctx context.Context, passphrase *secret.Bytes, cost kdf.Cost) (*SealedKey, error) {
+	if passphrase.Len() == 0 {
+		return nil, errors.New("an empty passphrase protects nothing; give one of at least one byte")
+	}
+	params := cost.Salted()
+	kek, err := params.Derive(ctx, passphrase, 64, kdf.Limits{})
+	if err != nil {
+		return nil, fmt.Errorf("seal the volume key: %w", err)
+	}
+	defer kek.Wipe()
+	sealed, err := sealArea(v.key, kek, slotHash)
+	if err != nil {
+		return nil, fmt.Errorf("seal the volume key: %w", err)
+	}
+	again, err := openArea(sealed, kek, slotHash, v.key.Len())
+	if err != nil {
+		return nil, fmt.Errorf("open the sealed volume key: %w", err)
+	}
+	defer again.Wipe()
+	if !again.Equal(v.key) {
+		return nil, errors.New("the sealed volume key does not open again: faulty memory or processor")
+	}
+	return &SealedKey{volume: v, params: params, area: sealed, slot: AnySlot}, nil
+}
+
+// object renders the keyslot for an area at that offset, member for member as
+// cryptsetup writes it.
+func (s *SealedKey) object(offset int64) *object {
+	derivation := newObject("type", string(s.params.Kind))
+	if s.params.Kind == kdf.PBKDF2 {
+		derivation.set("hash", s.params.Hash)
+		derivation.set("iterations", number(int(s.params.Iterations)))
+	} else {
+		derivation.set("time", number(int(s.params.Time)))
+		derivation.set("memory", number(int(s.params.MemoryKiB)))
+		derivation.set("cpus", number(int(s.params.CPUs)))
+	}
+	derivation.set("salt", base64.StdEncoding.EncodeToString(s.params.Salt))
+	size := s.volume.key.Len()
+	return newObject(
+		"type", "luks2",
+		"key_size", number(size),
+		"af", newObject("type", "luks1", "stripes", number(stripes), "hash", slotHash),
+		"area", newObject("type", "raw", "offset", decimal(offset), "size", decimal(areaSize(size)),
+			"encryption", areaCipher, "key_size", number(64)),
+		"kdf", derivation,
+	)
+}
