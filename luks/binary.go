@@ -87,7 +87,7 @@ func checksum(alg string, copy []byte) ([]byte, error) {
 // to the end of the JSON area, with the checksum over all of it.
 func encodeCopy(b binaryHeader, text []byte) ([]byte, error) {
 	if room := int(b.HdrSize) - binarySize - 1; len(text) > room {
-		return nil, &RoomError{What: "JSON area", Need: int64(len(text)), Have: int64(room)}
+		return nil, &RoomError{What: JSONArea, Need: int64(len(text)), Have: int64(room)}
 	}
 	out := make([]byte, b.HdrSize)
 	b.Checksum = [64]byte{}
@@ -104,9 +104,15 @@ func encodeCopy(b binaryHeader, text []byte) ([]byte, error) {
 	return out, nil
 }
 
+// Places of a [RoomError].
+const (
+	JSONArea     = "JSON area"
+	KeyslotsArea = "keyslots area"
+)
+
 // RoomError says that something does not fit the header. Nothing was written.
 type RoomError struct {
-	What       string // "JSON area" or "keyslots area"
+	What       string // JSONArea or KeyslotsArea
 	Need, Have int64  // bytes
 }
 

@@ -331,7 +331,7 @@ func (d *draft) allocate(size int64) (int64, error) {
 			largest = room
 		}
 	}
-	return 0, &RoomError{What: "keyslots area", Need: size, Have: largest}
+	return 0, &RoomError{What: KeyslotsArea, Need: size, Have: largest}
 }
 
 // gaps returns what of [low, high) no area covers.

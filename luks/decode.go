@@ -74,6 +74,10 @@ func (r *reader) size(o *object, where, name string) int64 {
 	return int64(n)
 }
 
+// maxObjects bounds keyslots, tokens, segments, digests and lists of their ids,
+// since checks look at each with each. Tools use 32 of them.
+const maxObjects = 256
+
 // texts returns an array of strings; a missing optional one is empty.
 func (r *reader) texts(o *object, where, name string, optional bool) []string {
 	v, there := o.get(name)
@@ -83,6 +87,10 @@ func (r *reader) texts(o *object, where, name string, optional bool) []string {
 	a, ok := v.([]any)
 	if !ok {
 		r.fail(BadStructure, join(where, name), "must be an array")
+	}
+	if len(a) > maxObjects {
+		r.fail(BadStructure, join(where, name), "%d entries, at most %d are read", len(a), maxObjects)
+		return nil
 	}
 	out := make([]string, 0, len(a))
 	for _, e := range a {
@@ -101,7 +109,7 @@ func (r *reader) references(o *object, where, name string, in *object) []int {
 	for _, s := range r.texts(o, where, name, false) {
 		id, ok := parseID(s)
 		if _, exists := in.get(s); !ok || !exists {
-			r.fail(BadReference, join(where, name), "%q names nothing", s)
+			r.fail(BadReference, join(where, name), "\"%s\" names nothing", printable(s))
 			continue
 		}
 		ids = append(ids, id)
@@ -111,8 +119,12 @@ func (r *reader) references(o *object, where, name string, in *object) []int {
 
 // each calls f for the members of an object whose names are ids.
 func (r *reader) each(o *object, where string, f func(id int, where string, v *object)) {
+	if len(o.members) > maxObjects {
+		r.fail(BadStructure, where, "%d objects, at most %d are read", len(o.members), maxObjects)
+		return
+	}
 	for _, m := range o.members {
-		at := join(where, m.name)
+		at := join(where, printable(m.name))
 		id, ok := parseID(m.name)
 		if !ok {
 			r.fail(BadNumber, at, "the name must be a number")

@@ -132,13 +132,20 @@ func appendString(dst []byte, s string) []byte {
 	return append(dst, bytes.TrimSuffix(b.Bytes(), []byte("\n"))...)
 }
 
-// maxDepth bounds nesting: LUKS2 needs 5 levels, tokens of others some more.
-const maxDepth = 32
+// Limits of a document, since 4 MiB of JSON can be built to take a hundred times
+// that to hold. LUKS2 needs 5 levels, tokens of others some more; 32 keyslots
+// with 32 tokens have under 2,000 values.
+const (
+	maxDepth      = 32
+	maxValues     = 64 << 10
+	maxDuplicates = 16 // that are named; one is enough to refuse a header
+)
 
 // parser reads one document. Duplicate members are legal JSON for cryptsetup
 // (the last one counts), so they are noted here and judged in trust.go.
 type parser struct {
 	dec        *json.Decoder
+	values     int
 	path       []string
 	duplicates []string // paths of members that occur twice
 }
@@ -172,6 +179,9 @@ func (p *parser) value() (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if p.values++; p.values > maxValues {
+		return nil, fmt.Errorf("more than %d values", maxValues)
+	}
 	delim, ok := tok.(json.Delim)
 	if !ok {
 		return tok, nil
@@ -196,13 +206,15 @@ func (p *parser) object() (any, error) {
 			return nil, err
 		}
 		name := tok.(string) // the decoder lets only strings stand here
-		p.path[len(p.path)-1] = name
+		p.path[len(p.path)-1] = printable(name)
 		v, err := p.value()
 		if err != nil {
 			return nil, err
 		}
 		if i, dup := seen[name]; dup {
-			p.duplicates = append(p.duplicates, strings.Join(p.path, "."))
+			if len(p.duplicates) < maxDuplicates {
+				p.duplicates = append(p.duplicates, strings.Join(p.path, "."))
+			}
 			o.members[i].value = v
 			continue
 		}
@@ -224,6 +236,16 @@ func (p *parser) array() (any, error) {
 	}
 	_, err := p.dec.Token()
 	return a, err
+}
+
+// printable makes a name from a disk fit for a message: cut, and with control
+// characters escaped.
+func printable(name string) string {
+	const longest = 64
+	if len(name) > longest {
+		name = name[:longest] + "..."
+	}
+	return strings.Trim(strconv.Quote(name), `"`)
 }
 
 // decimal is a uint64 as LUKS2 stores it: a JSON string of digits.

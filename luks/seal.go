@@ -2,9 +2,11 @@ package luks
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/cryptctl/cryptctl/luks/kdf"
 	"github.com/cryptctl/cryptctl/secret"
@@ -81,4 +83,38 @@ func (s *SealedKey) object(offset int64) *object {
 			"encryption", areaCipher, "key_size", number(64)),
 		"kdf", derivation,
 	)
+}
+
+// KeyslotSum is a hash of all that a keyslot is: its object and its encrypted
+// material, but neither where the material lies nor when the slot is tried. It
+// changes with every change of the key, and only then.
+func (h *Header) KeyslotSum(id int) (sum [sha256.Size]byte, err error) {
+	k, ok := h.meta.keyslot(id)
+	if !ok {
+		return sum, fmt.Errorf("keyslot %d: %w", id, ErrNoSlot)
+	}
+	material, err := h.readArea(k)
+	if err != nil {
+		return sum, err
+	}
+	slots, _ := h.doc.child("keyslots")
+	o, _ := slots.child(strconv.Itoa(id))
+	return keyslotSum(o, material), nil
+}
+
+// Sum is the [Header.KeyslotSum] that the slot will have.
+func (s *SealedKey) Sum() [sha256.Size]byte { return keyslotSum(s.object(0), s.area) }
+
+func keyslotSum(o *object, material []byte) (sum [sha256.Size]byte) {
+	o = o.clone()
+	o.remove("priority")
+	if area, ok := o.child("area"); ok {
+		area.remove("offset")
+	}
+	of := sha256.Sum256(material)
+	h := sha256.New()
+	h.Write(of[:])
+	h.Write(o.encode())
+	h.Sum(sum[:0])
+	return sum
 }

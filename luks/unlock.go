@@ -135,6 +135,9 @@ func (h *Header) openSlot(ctx context.Context, k Keyslot, passphrase *secret.Byt
 // readArea reads a slot's encrypted material under a shared lock, so that a
 // writer's half-done change of the area is not seen.
 func (h *Header) readArea(k Keyslot) ([]byte, error) {
+	if k.KeySize == 0 || k.Area.Size < afSize(k.KeySize) {
+		return nil, fmt.Errorf("keyslot %d: the area of %d bytes does not hold a key of %d bytes", k.ID, k.Area.Size, k.KeySize)
+	}
 	release, err := lock(h.dev, false)
 	if err != nil {
 		return nil, err

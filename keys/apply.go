@@ -1,0 +1,228 @@
+package keys
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/cryptctl/cryptctl/luks"
+	"github.com/cryptctl/cryptctl/secret"
+)
+
+// enrolled is a new key that was seen to work: its provider recovered it again
+// and its slot opened in memory.
+type enrolled struct {
+	key    Key
+	sealed *luks.SealedKey
+	token  json.RawMessage
+	entry  recordEntry
+}
+
+// enroll makes and seals a key for each slot, the providers all at once and the
+// derivations one after another. What fails is in errs, by slot.
+func enroll(ctx context.Context, want []Key, volume *luks.VolumeKey, prints fingerprinter, request func(slot int) Request, opts Options) (made map[int]enrolled, errs map[int]error) {
+	type fresh struct {
+		passphrase *secret.Bytes
+		token      json.RawMessage
+		err        error
+	}
+	fresher := make([]fresh, len(want))
+	var wg sync.WaitGroup
+	for i, k := range want {
+		wg.Go(func() {
+			f := &fresher[i]
+			f.passphrase, f.token, f.err = enrollOne(ctx, k, request(k.Slot))
+		})
+	}
+	wg.Wait()
+	made, errs = map[int]enrolled{}, map[int]error{}
+	for i, k := range want {
+		f := fresher[i]
+		if f.err == nil {
+			var e enrolled
+			e, f.err = seal(ctx, k, volume, prints, f.passphrase, f.token, opts)
+			made[k.Slot] = e
+		}
+		if f.err != nil {
+			delete(made, k.Slot)
+			errs[k.Slot] = f.err
+		}
+		f.passphrase.Wipe()
+	}
+	return made, errs
+}
+
+// enrollOne makes a passphrase and has the provider recover it again: one that
+// cannot be had back would lock out its owner at the next boot.
+func enrollOne(ctx context.Context, k Key, req Request) (*secret.Bytes, json.RawMessage, error) {
+	var token json.RawMessage
+	p, err := call(ctx, k, func(ctx context.Context) (p *secret.Bytes, err error) {
+		var t json.RawMessage
+		if p, t, err = k.Provider.Enroll(ctx, req); err == nil && ctx.Err() == nil {
+			token = t
+		}
+		return p, err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	if (token == nil) != (len(k.Tokens) == 0) {
+		p.Wipe()
+		return nil, nil, fmt.Errorf("%w: a %s key came with a token where none belongs, or without one", ErrMalformed, k.Kind)
+	}
+	again, err := call(ctx, k, func(ctx context.Context) (*secret.Bytes, error) { return k.Provider.Recover(ctx, req, token) })
+	if err == nil && !again.Equal(p) {
+		err = fmt.Errorf("%w: the new key came back different", ErrRejected)
+	}
+	again.Wipe()
+	if err != nil {
+		p.Wipe()
+		return nil, nil, fmt.Errorf("the new key cannot be recovered: %w", err)
+	}
+	return p, token, nil
+}
+
+func seal(ctx context.Context, k Key, volume *luks.VolumeKey, prints fingerprinter, p *secret.Bytes, token json.RawMessage, opts Options) (enrolled, error) {
+	cost, err := opts.cost(ctx, k)
+	if err != nil {
+		return enrolled{}, err
+	}
+	sealed, err := volume.Seal(ctx, p, cost)
+	if err != nil {
+		return enrolled{}, err
+	}
+	if !k.Random {
+		p = nil
+	}
+	return enrolled{k, sealed, token, prints.entry(k.Kind, k.Slot, sealed.Sum(), token, p)}, nil
+}
+
+// Apply plans and runs the plan. Everything that changes goes into one commit;
+// when the keyslots area has no room for that, removals go first where a kept
+// key allows it, then the new keys one by one. Blocked slots are not errors: they
+// are in the report, which is there also beside an error that wraps
+// [luks.ErrNotWiped].
+func (s *Session) Apply(ctx context.Context) (*Report, error) {
+	st, err := s.State(ctx)
+	if err != nil {
+		return nil, err
+	}
+	steps := Plan(st, s.opts.Policy)
+	made, errs := enroll(ctx, s.toEnroll(steps), s.volume, s.prints, s.request, s.opts)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	for i, step := range steps {
+		if err, failed := errs[step.Slot]; failed {
+			steps[i] = Step{step.Slot, Blocked, step.Kind, fmt.Sprintf("could not %s: %v", step.Action, err)}
+		}
+	}
+	steps = guard(steps)
+	before := s.header.SeqID()
+	err = s.commit(steps, made, func(Step) bool { return true })
+	if noArea(err) {
+		err = s.commitOneByOne(steps, made)
+	}
+	if err != nil && !errors.Is(err, luks.ErrNotWiped) {
+		return nil, err
+	}
+	return s.report(steps, before != s.header.SeqID()), err
+}
+
+func noArea(err error) bool {
+	var room *luks.RoomError
+	return errors.As(err, &room) && room.What == luks.KeyslotsArea
+}
+
+func (s *Session) toEnroll(steps []Step) []Key {
+	return slices.DeleteFunc(slices.Clone(s.want), func(k Key) bool {
+		return !slices.ContainsFunc(steps, func(st Step) bool {
+			return st.Slot == k.Slot && (st.Action == Add || st.Action == Replace)
+		})
+	})
+}
+
+// commit writes the chosen steps, and the record as it is after them.
+func (s *Session) commit(steps []Step, made map[int]enrolled, chosen func(Step) bool) error {
+	r := newRecord()
+	var changes []luks.Change
+	for _, step := range steps {
+		e := made[step.Slot]
+		entry, ours := s.record.entry(step.Slot)
+		switch {
+		case step.Action == Keep:
+			entry, ours = s.keptEntry(step.Slot, entry), true
+		case !chosen(step):
+		case step.Action == Add:
+			changes = append(changes, luks.AddKeyslot(step.Slot, e.sealed, e.token))
+			entry, ours = e.entry, true
+		case step.Action == Replace:
+			changes = append(changes, luks.ReplaceKeyslot(step.Slot, e.sealed, e.token))
+			entry, ours = e.entry, true
+		case step.Action == Remove:
+			changes = append(changes, luks.RemoveKeyslot(step.Slot))
+			ours = false
+		}
+		if len(changes) > 0 && e.token == nil && chosen(step) && losesToken(step.Action) && slotToken(s.header, step.Slot) != nil {
+			changes = append(changes, luks.RemoveToken(step.Slot))
+		}
+		if ours {
+			r.Slots[strconv.Itoa(step.Slot)] = entry
+		}
+	}
+	_, inConfig := s.header.Config(recordType)
+	store, err := r.store(s.header.Tokens(), inConfig, s.want)
+	if err != nil {
+		return err
+	}
+	h, err := s.header.Commit(append(store, changes...)...)
+	if h != nil {
+		s.header, s.record = h, r
+	}
+	return err
+}
+
+// losesToken: a slot that is new, renewed or gone has the token of its new key
+// or none.
+func losesToken(a Action) bool { return a == Add || a == Replace || a == Remove }
+
+// keptEntry is the record of a slot that was seen to open: as it was when the
+// record itself was the proof, else made from the derivation.
+func (s *Session) keptEntry(slot int, old recordEntry) recordEntry {
+	if e, ok := s.proved[slot]; ok {
+		return e
+	}
+	return old
+}
+
+// commitOneByOne is for headers whose keyslots area cannot hold old and new keys
+// at once. Steps that still find no room become blocked.
+func (s *Session) commitOneByOne(steps []Step, made map[int]enrolled) error {
+	order := []Action{Add, Replace}
+	if slices.ContainsFunc(steps, func(st Step) bool { return st.Action == Keep }) {
+		order = []Action{Remove, Add, Replace}
+	}
+	for _, action := range order {
+		for i, step := range steps {
+			if step.Action != action {
+				continue
+			}
+			err := s.commit(steps, made, func(st Step) bool { return st == step })
+			if noArea(err) {
+				steps[i] = Step{step.Slot, Blocked, step.Kind, err.Error()}
+			} else if err != nil {
+				return err
+			}
+		}
+	}
+	for i, step := range steps {
+		if step.Action == Remove && len(order) == 2 {
+			steps[i] = Step{step.Slot, Blocked, step.Kind, "not removed: run again, now that the new keys are in place"}
+		}
+	}
+	return nil
+}

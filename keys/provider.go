@@ -1,0 +1,81 @@
+package keys
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/cryptctl/cryptctl/secret"
+)
+
+// Request names what a key is for, so that a provider can bind it: as associated
+// data of a sealed blob, say.
+type Request struct {
+	UUID   string // of the LUKS volume
+	Volume string // its name: STATE, EPHEMERAL, u-data
+	Slot   int
+}
+
+// Provider is a source of passphrases. It is asked from several goroutines.
+// Its errors wrap one of the classes below; others count as [ErrUnavailable].
+type Provider interface {
+	// Enroll makes a passphrase for a slot, and the token to store beside it, a
+	// JSON object with type and keyslots; nil for a provider that needs none.
+	Enroll(ctx context.Context, req Request) (passphrase *secret.Bytes, token json.RawMessage, err error)
+	// Recover returns the passphrase again. token is the one that Enroll gave,
+	// as it stands in the header now; nil when there is none.
+	Recover(ctx context.Context, req Request, token json.RawMessage) (*secret.Bytes, error)
+}
+
+// Classes of provider errors. The reconciler acts on the class.
+var (
+	// ErrUnavailable: no answer now; try later. The slot stays as it is.
+	ErrUnavailable = errors.New("unavailable")
+	// ErrStale: sealed to another state of the machine; to be made anew when
+	// the policy allows it.
+	ErrStale = errors.New("stale")
+	// ErrRejected: there is a passphrase, and it does not open the slot.
+	ErrRejected = errors.New("rejected")
+	// ErrDenied: the answer is no, and will be.
+	ErrDenied = errors.New("denied")
+	// ErrMalformed: the token is missing, of another type or cannot be read.
+	ErrMalformed = errors.New("malformed")
+)
+
+// Class returns the class of a provider's error.
+func Class(err error) error {
+	for _, class := range []error{ErrStale, ErrRejected, ErrDenied, ErrMalformed} {
+		if errors.Is(err, class) {
+			return class
+		}
+	}
+	return ErrUnavailable
+}
+
+// DefaultTimeout is how long one provider may take for one answer, as in Talos.
+const DefaultTimeout = 20 * time.Second
+
+// Key is one wanted key.
+type Key struct {
+	Slot     int
+	Kind     string // "static", "nodeID", "kms", "tpm": for people and records
+	Provider Provider
+	// Tokens are the token types that the provider reads, for kinds that seal
+	// their passphrase. Without any, the configuration itself is the passphrase,
+	// and a slot that it does not open is out of date. With them, a passphrase
+	// that does not open the slot may be the server's fault, and the slot stays.
+	Tokens []string
+	// Random says that the passphrase has 256 random bits: stretching it adds
+	// nothing, and a fingerprint of it gives nothing away.
+	Random bool
+	// Timeout bounds each call of the provider; 0 means DefaultTimeout.
+	Timeout time.Duration
+}
+
+func (k Key) timeout() time.Duration {
+	if k.Timeout == 0 {
+		return DefaultTimeout
+	}
+	return k.Timeout
+}
