@@ -1,0 +1,111 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/cryptctl/cryptctl/secret"
+)
+
+// Config is the disk encryption of one machine.
+type Config struct {
+	Volumes []Encryption // in the order of the sources
+}
+
+// Encryption is the encryption one volume shall have, from whichever dialect.
+type Encryption struct {
+	Volume        string   // volume id: STATE, EPHEMERAL, IMAGECACHE, ETCD, CRI, KUBELET, LOG, u-<name>, r-<name>, s-<name>
+	Source        Position // where the block starts
+	Provider      string   // always "luks2"
+	Cipher        string   // as the kernel names it; "aes-xts-plain64" when the file has none
+	KeySize       int      // of the volume key, in bits: 256 or 512
+	BlockSize     int      // encryption sector in bytes: 512, 1024, 2048 or 4096; 0 = not set, the engine chooses
+	Options       []string // of no_read_workqueue, no_write_workqueue, same_cpu_crypt; each at most once
+	AllowDiscards bool
+	Keys          []Key // 1 to 32, sorted by slot
+}
+
+// Key is one key slot of a volume. Exactly one of Static, NodeID, KMS and TPM
+// is non-nil.
+type Key struct {
+	Slot        int      // 0 to 31, each once per volume
+	Source      Position // where the key's entry starts
+	LockToState bool     // the passphrase is followed by the salt of [ReadSalt]
+
+	Static *Static
+	NodeID *NodeID
+	KMS    *KMS
+	TPM    *TPM
+}
+
+// Static is a key with its passphrase in the file.
+type Static struct {
+	Passphrase *secret.Bytes // never empty
+}
+
+// NodeID is a key made of the node's UUID and the volume id.
+type NodeID struct{}
+
+// KMS is a key sealed by a key server.
+type KMS struct {
+	Endpoint string // a URL: grpc:// is plaintext, https:// and grpcs:// are TLS
+}
+
+// TPM is a key sealed by the machine's TPM.
+type TPM struct {
+	CheckSecurebootStatusOnEnroll bool
+	PCRs                          []int // sorted, each once; [7] when the file has no options; empty = the signed PCR 11 policy alone
+}
+
+// Kind returns the name of the key's kind as the file has it: "static",
+// "nodeID", "kms" or "tpm"; "" for a Key that [Read] did not make.
+func (k Key) Kind() string {
+	switch {
+	case k.Static != nil:
+		return "static"
+	case k.NodeID != nil:
+		return "nodeID"
+	case k.KMS != nil:
+		return "kms"
+	case k.TPM != nil:
+		return "tpm"
+	}
+	return ""
+}
+
+// Volume returns the encryption of the volume with this id. The result shares
+// its passphrases with c.
+func (c *Config) Volume(name string) (Encryption, error) {
+	names := make([]string, len(c.Volumes))
+	for i, v := range c.Volumes {
+		if v.Volume == name {
+			return v, nil
+		}
+		names[i] = v.Volume
+	}
+	if len(names) == 0 {
+		return Encryption{}, fmt.Errorf("no encryption for volume %s: the configuration encrypts no volume; "+
+			"add a volume document with an encryption block, or read the right file", shown(name))
+	}
+	fix := "check the name, or add a volume document with an encryption block"
+	if near := nearest(name, names); near != "" {
+		fix = "did you mean " + near + "?"
+	}
+	return Encryption{}, fmt.Errorf("no encryption for volume %s: the configuration encrypts %s; %s",
+		shown(name), strings.Join(names, ", "), fix)
+}
+
+// Wipe zeroes all passphrases. The rest of the configuration stays readable.
+func (c *Config) Wipe() {
+	for _, v := range c.Volumes {
+		v.wipe()
+	}
+}
+
+func (e Encryption) wipe() {
+	for _, k := range e.Keys {
+		if k.Static != nil {
+			k.Static.Passphrase.Wipe()
+		}
+	}
+}

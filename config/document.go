@@ -1,0 +1,146 @@
+package config
+
+import (
+	"slices"
+	"strings"
+)
+
+const apiVersion = "v1alpha1"
+
+// maxVolumeName is the length of a GPT partition label less the prefix "u-"
+// (Talos, types/block/user_volume_config.go).
+const maxVolumeName = 34
+
+// block remembers an encryption block, to find the other one for its volume.
+type block struct {
+	Position
+	main      bool // in the main document
+	encrypted bool // its provider is not none
+}
+
+// document reads the encryption in one document.
+func (r *reader) document(root cursor) {
+	if !root.mapping() {
+		return
+	}
+	kind, version := root.field("kind"), root.field("apiVersion")
+	switch {
+	case kind.exists():
+		if name, ok := kind.text(); ok {
+			r.volumeDocument(root, name)
+		}
+	case version.exists():
+		kind.fail("is missing", "write the document's kind, such as VolumeConfig")
+	default:
+		r.mainDocument(root)
+	}
+}
+
+// mainDocument reads machine.systemDiskEncryption.
+func (r *reader) mainDocument(root cursor) {
+	machine := root.field("machine")
+	if !machine.exists() || !machine.mapping() {
+		return
+	}
+	machine.misspelt("systemDiskEncryption")
+	system := machine.field("systemDiskEncryption")
+	system.main = true
+	if !system.exists() || !system.fields([]string{"state", "ephemeral"}) {
+		return
+	}
+	if v := root.field("version"); v.exists() {
+		v.mustBe(apiVersion)
+	}
+	ids := map[string]string{"state": "STATE", "ephemeral": "EPHEMERAL"}
+	for i := 0; i < len(system.node.Content); i += 2 {
+		name := nameOf(system.node.Content[i])
+		if id, ok := ids[name]; ok {
+			r.volume(system.field(name), id)
+			delete(ids, name) // a second one is reported by duplicates
+		}
+	}
+}
+
+// volumeDocument reads the encryption of the document kinds that may have one.
+func (r *reader) volumeDocument(root cursor, kind string) {
+	prefix := ""
+	switch kind {
+	case "VolumeConfig":
+	case "UserVolumeConfig":
+		prefix = "u-"
+	case "RawVolumeConfig":
+		prefix = "r-"
+	case "SwapVolumeConfig":
+		prefix = "s-"
+	default:
+		return
+	}
+	root.misspelt("encryption")
+	encryption := root.field("encryption")
+	if !encryption.exists() {
+		return
+	}
+	root.field("apiVersion").mustBe(apiVersion)
+	if t := root.field("volumeType"); kind == "UserVolumeConfig" && t.exists() && strings.EqualFold(t.node.Value, "directory") {
+		t.fail("a directory cannot be encrypted", "remove the encryption block, or make the volume a partition or disk")
+	}
+	r.volume(encryption, volumeID(root.field("name"), prefix))
+}
+
+// volumeID returns the id of the volume that a document names, "" when the name
+// is wrong.
+func volumeID(name cursor, prefix string) string {
+	system := []string{"STATE", "EPHEMERAL", "IMAGECACHE", "ETCD", "CRI", "KUBELET", "LOG"}
+	text, ok := name.text()
+	switch {
+	case !ok:
+	case !name.exists():
+		name.fail("is missing", "name the volume")
+	case prefix == "" && !slices.Contains(system, text):
+		fix := "the system volumes are " + strings.Join(system, ", ")
+		if near := nearest(text, system); near != "" {
+			fix = "did you mean " + near + "?"
+		}
+		name.fail("there is no system volume "+shown(text), fix)
+	case prefix != "" && (text == "" || len(text) > maxVolumeName || strings.ContainsFunc(text, notInName)):
+		name.fail(shown(text)+" is not a volume name", "use 1 to 34 of the letters A-Z and a-z, digits and -")
+	default:
+		return prefix + text
+	}
+	return ""
+}
+
+func notInName(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-'
+}
+
+// volume reads the encryption block c of a volume into the configuration. The
+// id is "" when it is not known, which was reported.
+func (r *reader) volume(c cursor, id string) {
+	if !c.exists() {
+		return
+	}
+	e, encrypted := readEncryption(c, id)
+	if id == "" {
+		e.wipe()
+		return
+	}
+	here := block{c.position(), c.main, encrypted}
+	for _, other := range r.blocks[id] {
+		// A document that says none leaves the volume to the main document,
+		// as in Talos.
+		if other.main == here.main || other.encrypted && here.encrypted {
+			c.fail("volume "+id+" is also configured at "+other.String(), "keep one of the two")
+			break
+		}
+	}
+	if r.blocks == nil {
+		r.blocks = make(map[string][]block)
+	}
+	r.blocks[id] = append(r.blocks[id], here)
+	if !encrypted {
+		e.wipe()
+		return
+	}
+	r.config.Volumes = append(r.config.Volumes, e)
+}

@@ -1,0 +1,74 @@
+package config
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/cryptctl/cryptctl/secret"
+)
+
+const (
+	// saltSize is the length of the salt in bytes (Talos, diskSalt in
+	// encryption-salt.yaml).
+	saltSize = 32
+
+	// maxSaltFile bounds the salt file in bytes, which has about 200.
+	maxSaltFile = 64 << 10
+)
+
+// ReadSalt reads the salt of keys that are locked to STATE from the file
+// encryption-salt.yaml of the STATE volume:
+//
+//	diskSalt:
+//	  - 17
+//	  - 203     32 numbers from 0 to 255, not all of them 0
+//
+// Other fields are passed over. The error, if any, is of type [Errors] and
+// shows none of the numbers.
+func ReadSalt(path string) (*secret.Bytes, error) {
+	in := &input{name: path}
+	data, ok := readFile(in, path, maxSaltFile)
+	if !ok {
+		return nil, in.sorted()
+	}
+	defer data.Wipe()
+	salt := readSalt(in, data.Bytes())
+	if len(in.errs) > 0 {
+		salt.Wipe()
+		return nil, in.sorted()
+	}
+	return salt, nil
+}
+
+func readSalt(in *input, data []byte) *secret.Bytes {
+	const restore = "restore the file; with another salt, locked volumes stay closed"
+	docs := documents(in, data)
+	if len(in.errs) > 0 {
+		return nil
+	}
+	if len(docs) != 1 {
+		in.fail(0, "", fmt.Sprintf("holds %d documents, not one with diskSalt", len(docs)), restore)
+		return nil
+	}
+	if !docs[0].mapping() {
+		return nil
+	}
+	list := docs[0].field("diskSalt")
+	items := list.items(saltSize, "the salt has no more bytes")
+	if len(items) != saltSize {
+		list.fail(fmt.Sprintf("has %d numbers, not %d", len(items), saltSize), restore)
+		return nil
+	}
+	salt := secret.New(saltSize)
+	for i, item := range items {
+		n, ok := item.integer()
+		if !item.exists() || ok && (n < 0 || n > 255) {
+			item.fail("is not a number from 0 to 255", restore)
+		}
+		salt.Bytes()[i] = byte(n)
+	}
+	if bytes.Equal(salt.Bytes(), make([]byte, saltSize)) {
+		list.fail("is all zeros, which is no salt", restore)
+	}
+	return salt
+}
