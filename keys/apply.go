@@ -167,7 +167,7 @@ func (s *Session) commit(steps []Step, made map[int]enrolled, chosen func(Step) 
 			changes = append(changes, luks.RemoveKeyslot(step.Slot))
 			ours = false
 		}
-		if len(changes) > 0 && e.token == nil && chosen(step) && losesToken(step.Action) && slotToken(s.header, step.Slot) != nil {
+		if len(changes) > 0 && e.token == nil && chosen(step) && losesToken(step.Action) && TokenOf(s.header, step.Slot) != nil {
 			changes = append(changes, luks.RemoveToken(step.Slot))
 		}
 		if ours {

@@ -69,6 +69,37 @@ func readRecord(h *luks.Header) record {
 	return r
 }
 
+// Recorded returns the kinds of the slots that the header's record names. It is
+// for display: without the volume key nobody can tell whether the record is true.
+func Recorded(h *luks.Header) map[int]string {
+	kinds := map[int]string{}
+	for name, e := range readRecord(h).Slots {
+		if id, err := strconv.Atoi(name); err == nil {
+			kinds[id] = e.Kind
+		}
+	}
+	return kinds
+}
+
+// RemoveSlot returns the changes that remove a slot by hand, its token included.
+func RemoveSlot(h *luks.Header, slot int) []luks.Change {
+	return withoutToken(h, slot, luks.RemoveKeyslot(slot))
+}
+
+// ReplaceSlot returns the changes that give a slot another passphrase by hand;
+// the token of the old one goes.
+func ReplaceSlot(h *luks.Header, slot int, key *luks.SealedKey) []luks.Change {
+	return withoutToken(h, slot, luks.ReplaceKeyslot(slot, key, nil))
+}
+
+func withoutToken(h *luks.Header, slot int, change luks.Change) []luks.Change {
+	changes := []luks.Change{change}
+	if TokenOf(h, slot) != nil {
+		changes = append(changes, luks.RemoveToken(slot))
+	}
+	return changes
+}
+
 func (r record) entry(slot int) (recordEntry, bool) {
 	e, ok := r.Slots[strconv.Itoa(slot)]
 	return e, ok

@@ -93,6 +93,18 @@ func Open(ctx context.Context, h *luks.Header, name string, want []Key, opts Opt
 	return s, nil
 }
 
+// Unlock opens the volume and returns its key, which the caller wipes.
+func Unlock(ctx context.Context, h *luks.Header, name string, want []Key, opts Options) (*luks.VolumeKey, error) {
+	s, err := Open(ctx, h, name, want, opts)
+	if err != nil {
+		return nil, err
+	}
+	v := s.volume
+	s.volume = nil
+	s.Close()
+	return v, nil
+}
+
 // Close ends what is still asked and wipes all keys.
 func (s *Session) Close() {
 	s.stop()
@@ -279,7 +291,7 @@ func (s *Session) opened(a answer, v *luks.VolumeKey) error {
 	if !a.key.Random {
 		p = nil
 	}
-	s.proved[a.key.Slot] = s.prints.entry(a.key.Kind, a.key.Slot, sum, slotToken(s.header, a.key.Slot), p)
+	s.proved[a.key.Slot] = s.prints.entry(a.key.Kind, a.key.Slot, sum, TokenOf(s.header, a.key.Slot), p)
 	return nil
 }
 
@@ -373,7 +385,7 @@ func (s *Session) confirmed(a answer) bool {
 		return false
 	}
 	sum, err := s.header.KeyslotSum(a.key.Slot)
-	return err == nil && s.prints.opens(e, a.key.Slot, sum, slotToken(s.header, a.key.Slot), a.passphrase)
+	return err == nil && s.prints.opens(e, a.key.Slot, sum, TokenOf(s.header, a.key.Slot), a.passphrase)
 }
 
 func (s *Session) slotState(slot int) (SlotState, error) {
@@ -385,15 +397,15 @@ func (s *Session) slotState(slot int) (SlotState, error) {
 	if err != nil {
 		return SlotState{}, fmt.Errorf("keyslot %d: %w", slot, err)
 	}
-	same := s.prints.unchanged(e, slot, sum, slotToken(s.header, slot))
+	same := s.prints.unchanged(e, slot, sum, TokenOf(s.header, slot))
 	return SlotState{Slot: slot, Managed: same, Changed: !same}, nil
 }
 
-// slotToken returns the token of a slot, by the rule that it has the slot's id;
-// nil when there is none or it is the record.
-func slotToken(h *luks.Header, slot int) json.RawMessage {
+// TokenOf returns the token of a slot: it has the slot's id, as Talos has it, and
+// is not said to belong to other slots. nil when there is none.
+func TokenOf(h *luks.Header, slot int) json.RawMessage {
 	t, ok := h.Token(slot)
-	if !ok || t.Type == recordType {
+	if !ok || t.Type == recordType || len(t.Keyslots) > 0 && !slices.Contains(t.Keyslots, slot) {
 		return nil
 	}
 	return t.JSON

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cryptctl/cryptctl/luks/kdf"
+)
+
+// costFlags say what a new slot with a passphrase costs, under cryptsetup's names.
+type costFlags struct {
+	kind, hash                   string
+	memory, iterations, parallel uint32
+	iterTime                     uint32
+}
+
+func (c *costFlags) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&c.kind, "pbkdf", "argon2id", "key derivation of new slots: argon2id, argon2i or pbkdf2")
+	f.StringVar(&c.hash, "hash", "sha256", "hash of pbkdf2")
+	f.Uint32Var(&c.memory, "pbkdf-memory", 0, "memory of argon2 in `KiB` (default: fits --iter-time, at most 1 GiB and half of what is available)")
+	f.Uint32Var(&c.iterations, "pbkdf-force-iterations", 0, "passes of argon2 or iterations of pbkdf2, instead of fitting --iter-time")
+	f.Uint32Var(&c.parallel, "pbkdf-parallel", 0, "lanes of argon2 (default: the processors, at most 4)")
+	f.Uint32Var(&c.iterTime, "iter-time", 2000, "what one try of a passphrase shall take here, in `ms`")
+}
+
+// cost calibrates, then puts in place what was given outright.
+func (c *costFlags) cost(ctx context.Context) (kdf.Cost, error) {
+	cost, err := kdf.Calibrate(ctx, kdf.Target{
+		Kind: kdf.Kind(c.kind), Hash: c.hash, Time: time.Duration(c.iterTime) * time.Millisecond,
+		MaxMemoryKiB: c.memory, MaxCPUs: c.parallel,
+	})
+	if err != nil {
+		return cost, usageError("--pbkdf: %w", err)
+	}
+	if cost.Kind == kdf.PBKDF2 {
+		if c.iterations != 0 {
+			cost.Iterations = c.iterations
+		}
+	} else {
+		if c.parallel != 0 {
+			cost.CPUs = c.parallel
+		}
+		if c.memory != 0 {
+			cost.MemoryKiB = c.memory
+		}
+		if c.iterations != 0 {
+			cost.Time = c.iterations
+		}
+	}
+	if err := cost.Check(); err != nil {
+		return cost, usageError("cost of the key derivation: %w", err)
+	}
+	return cost, nil
+}

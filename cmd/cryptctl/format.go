@@ -1,0 +1,209 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cryptctl/cryptctl/config"
+	"github.com/cryptctl/cryptctl/disk"
+	"github.com/cryptctl/cryptctl/keys"
+	"github.com/cryptctl/cryptctl/luks"
+	"github.com/cryptctl/cryptctl/probe"
+)
+
+// formatFlags are the choices of a new volume that no configuration makes.
+type formatFlags struct {
+	target
+	keySource
+	costFlags
+	layout       luks.FormatOptions
+	keySize      int
+	metadataSize string
+	dataOffset   string
+	volumeKey    string
+	slot         int
+}
+
+func formatCommand() *cobra.Command {
+	var o formatFlags
+	cmd := &cobra.Command{
+		Use:   "format DEVICE",
+		Short: "Make an encrypted volume on a device that is proven empty",
+		Long: `Makes a LUKS2 volume with all keys that the machine configuration declares, or
+with one passphrase when there is none. Only a device that is proven empty is
+formatted: no known signature anywhere, and zeros in its first and last 4 MiB
+and in blocks spread over the rest. Anything else is refused with exit code 6.`,
+		Args: args("DEVICE"),
+	}
+	o.target.flags(cmd)
+	o.keySource.flags(cmd)
+	o.costFlags.flags(cmd)
+	f := cmd.Flags()
+	f.StringVar(&o.layout.UUID, "uuid", "", "`UUID` of the volume (default random)")
+	f.StringVar(&o.layout.Label, "label", "", "`LABEL` of the volume")
+	f.StringVar(&o.layout.Subsystem, "subsystem", "", "subsystem `LABEL`")
+	f.StringVar(&o.layout.Cipher, "cipher", "", "data cipher (default aes-xts-plain64, or what the configuration says)")
+	f.IntVar(&o.keySize, "key-size", 0, "size of the volume key in `bits` (default 512; 256 for adiantum)")
+	f.IntVar(&o.layout.SectorSize, "sector-size", 0, "encryption sector in `bytes` (default 4096 where it fits)")
+	f.StringVar(&o.metadataSize, "metadata-size", "64K", "`SIZE` of one header copy, 16K to 4M")
+	f.StringVar(&o.dataOffset, "data-offset", "", "where the data begins, in `BYTES` (default 16M; 0 with --header)")
+	f.StringVar(&o.volumeKey, "volume-key-file", "", "`FILE` with the volume key (default random)")
+	f.IntVar(&o.slot, "slot", 0, "keyslot of the passphrase when there is no configuration")
+	asJSON := jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, a []string) error {
+		if err := o.resolve(); err != nil {
+			return err
+		}
+		h, err := o.run(cmd, a[0])
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			return printJSON(cmd.OutOrStdout(), map[string]any{"uuid": h.UUID(), "slots": slotRows(h)})
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "formatted volume %s\n", h.UUID())
+		return writeSlots(cmd.OutOrStdout(), slotRows(h))
+	}
+	return cmd
+}
+
+// resolve turns the texts of flags into sizes.
+func (o *formatFlags) resolve() (err error) {
+	if o.layout.MetadataSize, err = disk.ParseSize(o.metadataSize); err != nil {
+		return usageError("--metadata-size: %w", err)
+	}
+	if o.dataOffset != "" {
+		if o.layout.DataOffset, err = disk.ParseSize(o.dataOffset); err != nil {
+			return usageError("--data-offset: %w", err)
+		}
+	}
+	o.layout.Detached = o.header != ""
+	return nil
+}
+
+func (o *formatFlags) run(cmd *cobra.Command, path string) (*luks.Header, error) {
+	ctx := withProgress(cmd.Context())
+	want, name, free, err := o.wantedKeys()
+	if err != nil {
+		return nil, err
+	}
+	defer free()
+	if o.layout.Detached {
+		if err := createHeader(o.header); err != nil {
+			return nil, fmt.Errorf("detached header: %w", err)
+		}
+	}
+	v, err := o.open(path, luks.Exclusive)
+	if err != nil {
+		return nil, err
+	}
+	defer v.Close()
+	o.layout.DataSize = v.data.Size()
+	if err := proveEmpty(v); err != nil {
+		return nil, err
+	}
+	cost, err := o.cost(ctx)
+	if err != nil {
+		return nil, err
+	}
+	key, err := o.newVolumeKey()
+	if err != nil {
+		return nil, err
+	}
+	defer key.Wipe()
+	h, err := keys.Format(ctx, v.header, name, want, key, o.layout, keys.Options{Cost: cost})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", v.name, err)
+	}
+	return h, nil
+}
+
+// proveEmpty refuses all devices but those that hold nothing.
+func proveEmpty(v *volume) error {
+	for _, dev := range []luks.Device{v.data, v.header} {
+		// A header that can be read was finished, whatever note of an
+		// interrupted format stands before it.
+		if h, err := luks.Read(dev); err == nil {
+			return &exitError{exitNotEmpty, fmt.Errorf("%s is not empty: it holds LUKS2 volume %s; nothing was written", v.name, h.UUID())}
+		}
+		report, err := probe.Probe(dev)
+		if err != nil {
+			return fmt.Errorf("%s: %w", v.name, err)
+		}
+		if report.Empty() {
+			continue
+		}
+		found := report.Findings[0]
+		for _, f := range report.Findings {
+			if f.Kind != probe.KindMarker {
+				found = f
+				break
+			}
+		}
+		return &exitError{exitNotEmpty, fmt.Errorf("%s is not empty: %s; nothing was written (only an empty device is formatted)", v.name, found)}
+	}
+	return nil
+}
+
+// wantedKeys are those of the configuration, or one passphrase.
+func (o *formatFlags) wantedKeys() (want []keys.Key, name string, free func(), err error) {
+	if len(o.files) > 0 || o.volume != "" {
+		if o.keyFile != "" {
+			return nil, "", nil, usageError("--key-file is for a volume without a configuration; here --file says which keys it gets")
+		}
+		w, err := o.load()
+		if err != nil {
+			return nil, "", nil, err
+		}
+		if err := o.follow(w.Encryption); err != nil {
+			w.free()
+			return nil, "", nil, err
+		}
+		return w.keys, w.Volume, w.free, nil
+	}
+	p, err := o.newPassphrase()
+	if err != nil {
+		return nil, "", nil, err
+	}
+	key := keys.Key{Slot: o.slot, Kind: "static", Provider: keys.Static{Passphrase: p}}
+	return []keys.Key{key}, "", p.Wipe, nil
+}
+
+// follow takes the layout from the configuration; a flag that says something
+// else is a mistake.
+func (o *formatFlags) follow(enc config.Encryption) error {
+	if o.layout.Cipher != "" && o.layout.Cipher != enc.Cipher || o.keySize != 0 && o.keySize != enc.KeySize ||
+		enc.BlockSize != 0 && o.layout.SectorSize != 0 && o.layout.SectorSize != enc.BlockSize {
+		return usageError("--cipher, --key-size and --sector-size say something else than %s", enc.Source)
+	}
+	o.layout.Cipher, o.keySize = enc.Cipher, enc.KeySize
+	if enc.BlockSize != 0 {
+		o.layout.SectorSize = enc.BlockSize
+	}
+	return nil
+}
+
+func (o *formatFlags) newVolumeKey() (*luks.VolumeKey, error) {
+	if o.volumeKey != "" {
+		key, err := readKey(o.volumeKey)
+		if err != nil {
+			return nil, err
+		}
+		if o.keySize != 0 && o.keySize != 8*key.Len() {
+			return nil, errors.Join(usageError("%s holds %d bits, --key-size or the configuration asks for %d", o.volumeKey, 8*key.Len(), o.keySize))
+		}
+		return luks.VolumeKeyFrom(key), nil
+	}
+	bits := o.keySize
+	if bits == 0 {
+		if bits = 8 * luks.DefaultVolumeKeySize; o.layout.Cipher != "" && o.layout.Cipher != "aes-xts-plain64" {
+			bits = 256
+		}
+	}
+	if bits != 256 && bits != 512 {
+		return nil, usageError("--key-size %d: must be 256 or 512", bits)
+	}
+	return luks.NewVolumeKey(bits / 8), nil
+}

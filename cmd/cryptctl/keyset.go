@@ -1,0 +1,222 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/cryptctl/cryptctl/config"
+	"github.com/cryptctl/cryptctl/disk"
+	"github.com/cryptctl/cryptctl/keys"
+	"github.com/cryptctl/cryptctl/luks/kdf"
+	"github.com/cryptctl/cryptctl/secret"
+)
+
+// maxKeyFile is cryptsetup's limit for key files.
+const maxKeyFile = 8 << 20
+
+// keySource is where the keys of a command come from: a machine configuration,
+// key files, or the terminal when it is the only source left.
+type keySource struct {
+	files    []string
+	volume   string
+	nodeUUID string
+	strict   bool
+	salt     string
+	keyFile  string
+	limit    string
+}
+
+func (k *keySource) flags(cmd *cobra.Command) {
+	k.configFlags(cmd)
+	f := cmd.Flags()
+	f.StringVar(&k.keyFile, "key-file", "", "`FILE` with a passphrase that opens the volume, every byte of it; - is stdin")
+	f.StringVar(&k.limit, "max-kdf-memory", "", "refuse key derivations that need more than this `SIZE` (default 4G)")
+}
+
+func (k *keySource) configFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringArrayVarP(&k.files, "file", "f", nil, "machine configuration `FILE` (repeatable; - is stdin)")
+	f.StringVar(&k.volume, "volume", "", "`NAME` of the volume in the configuration: STATE, EPHEMERAL, u-data")
+	f.StringVar(&k.nodeUUID, "node-uuid", "", "the node's `UUID` for nodeID keys (default: what the firmware says)")
+	f.BoolVar(&k.strict, "strict-node-uuid", false, "refuse node UUIDs that are known junk or not random when making a nodeID key")
+	f.StringVar(&k.salt, "state-salt", "", "`FILE` encryption-salt.yaml of STATE, for keys with lockToState")
+}
+
+// limits returns what a header may make us spend.
+func (k *keySource) limits() (kdf.Limits, error) {
+	if k.limit == "" {
+		return kdf.Limits{}, nil
+	}
+	n, err := disk.ParseSize(k.limit)
+	if err != nil {
+		return kdf.Limits{}, usageError("--max-kdf-memory: %w", err)
+	}
+	if n < 1<<10 || n > 4<<40-1<<10 {
+		return kdf.Limits{}, usageError("--max-kdf-memory must be 1K to 4T")
+	}
+	return kdf.Limits{MaxMemoryKiB: uint32(n >> 10)}, nil
+}
+
+// wanted is what the configuration says of one volume.
+type wanted struct {
+	config.Encryption
+	keys []keys.Key
+	free func() // wipes the passphrases
+}
+
+// load reads the configuration and turns its entries into providers.
+func (k *keySource) load() (*wanted, error) {
+	if len(k.files) == 0 {
+		return nil, usageError("a machine configuration is needed: --file FILE --volume NAME")
+	}
+	if k.volume == "" {
+		return nil, usageError("--volume says which volume of the configuration is meant, such as STATE")
+	}
+	c, err := config.ReadFiles(k.files...)
+	if err != nil {
+		return nil, err
+	}
+	enc, err := c.Volume(k.volume)
+	if err != nil {
+		c.Wipe()
+		return nil, err
+	}
+	w := &wanted{Encryption: enc, free: c.Wipe}
+	var salt *secret.Bytes
+	if k.salt != "" {
+		if salt, err = config.ReadSalt(k.salt); err != nil {
+			c.Wipe()
+			return nil, err
+		}
+		w.free = func() { c.Wipe(); salt.Wipe() }
+	}
+	for _, entry := range enc.Keys {
+		key := k.provide(entry)
+		if entry.LockToState {
+			key.Provider = keys.Salted{Provider: key.Provider, Salt: salt}
+		}
+		w.keys = append(w.keys, key)
+	}
+	return w, nil
+}
+
+// provide turns one entry of the configuration into a key.
+func (k *keySource) provide(entry config.Key) keys.Key {
+	key := keys.Key{Slot: entry.Slot, Kind: entry.Kind()}
+	switch {
+	case entry.Static != nil:
+		key.Provider = keys.Static{Passphrase: entry.Static.Passphrase}
+	case entry.NodeID != nil:
+		uuid := k.nodeUUID
+		if uuid == "" {
+			uuid = firmwareUUID()
+		}
+		key.Provider = keys.NodeID{UUID: uuid, Strict: k.strict}
+	case entry.KMS != nil:
+		key.Provider, key.Tokens, key.Random = lacking("kms"), []string{"sideroKMS"}, true
+	case entry.TPM != nil:
+		key.Provider, key.Tokens, key.Random = lacking("tpm"), []string{"talos-tpm2"}, true
+	}
+	return key
+}
+
+// lacking is the provider of a kind that this build does not have.
+type lacking string
+
+func (l lacking) err() error {
+	return fmt.Errorf("%w: this build of cryptctl has no %s keys", keys.ErrUnavailable, string(l))
+}
+
+func (l lacking) Enroll(context.Context, keys.Request) (*secret.Bytes, json.RawMessage, error) {
+	return nil, nil, l.err()
+}
+
+func (l lacking) Recover(context.Context, keys.Request, json.RawMessage) (*secret.Bytes, error) {
+	return nil, l.err()
+}
+
+// firmwareUUID is the SMBIOS system UUID as the kernel gives it: lower case, in
+// the byte order of SMBIOS 2.6. Empty when it cannot be read, which only root
+// can.
+func firmwareUUID() string {
+	b, err := os.ReadFile("/sys/class/dmi/id/product_uuid")
+	if err != nil {
+		return ""
+	}
+	return strings.ToLower(strings.TrimSpace(string(b)))
+}
+
+// readKey reads a passphrase from a file, or from stdin for "-". Every byte
+// counts, as in cryptsetup: a newline at the end is part of it.
+func readKey(path string) (*secret.Bytes, error) {
+	if path == "-" {
+		return nonEmpty(secret.Read(os.Stdin, maxKeyFile))("stdin")
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("key file %s does not exist", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("key file: %w", err)
+	}
+	defer f.Close()
+	return nonEmpty(secret.Read(f, maxKeyFile))(path)
+}
+
+func nonEmpty(p *secret.Bytes, err error) func(string) (*secret.Bytes, error) {
+	return func(name string) (*secret.Bytes, error) {
+		if err != nil {
+			return nil, fmt.Errorf("read the passphrase from %s: %w", name, err)
+		}
+		if p.Len() == 0 {
+			return nil, fmt.Errorf("%s holds no passphrase: it is empty", name)
+		}
+		return p, nil
+	}
+}
+
+// ask reads a passphrase from the terminal without echo.
+func ask(prompt string) (*secret.Bytes, error) {
+	if !term.IsTerminal(int(os.Stdin.Fd())) {
+		return nil, usageError("no key was given: use --key-file, or --file and --volume")
+	}
+	fmt.Fprint(os.Stderr, prompt)
+	p, err := term.ReadPassword(int(os.Stdin.Fd()))
+	fmt.Fprintln(os.Stderr)
+	return nonEmpty(secret.Take(p), err)("the terminal")
+}
+
+// askNew asks twice.
+func askNew(prompt string) (*secret.Bytes, error) {
+	p, err := ask(prompt)
+	if err != nil {
+		return nil, err
+	}
+	again, err := ask("the same again: ")
+	if err != nil {
+		p.Wipe()
+		return nil, err
+	}
+	defer again.Wipe()
+	if !again.Equal(p) {
+		p.Wipe()
+		return nil, errors.New("the two passphrases differ; nothing was changed")
+	}
+	return p, nil
+}
+
+// passphrase returns the one passphrase of commands without a configuration.
+func (k *keySource) passphrase() (*secret.Bytes, error) {
+	if k.keyFile != "" {
+		return readKey(k.keyFile)
+	}
+	return ask("Passphrase: ")
+}

@@ -1,0 +1,137 @@
+// Command cryptctl looks at, checks, formats and rotates the keys of LUKS2
+// volumes, on block devices and on image files.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cryptctl/cryptctl/secret"
+)
+
+// Exit codes. Those above 2 are verdicts of single commands, for scripts.
+const (
+	exitOK       = 0
+	exitFailure  = 1
+	exitUsage    = 2
+	exitPending  = 3 // plan --exit-code: changes are pending
+	exitDamaged  = 3 // check: damaged but readable
+	exitRefused  = 4 // check: not a header that we use
+	exitNoKey    = 5 // open --test: no key opens
+	exitNotEmpty = 6 // format: the device is not empty
+)
+
+const exitCodes = `Exit codes:
+  0  done; check: sound
+  1  failed
+  2  wrong usage
+  3  check: damaged but readable; plan --exit-code: changes are pending
+  4  check: refused
+  5  open --test: no key opens
+  6  format: the device is not empty`
+
+// exitError is an error that has an exit code of its own. Without a text there
+// is nothing more to say than what was printed.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return ""
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+func usageError(format string, args ...any) error {
+	return &exitError{exitUsage, fmt.Errorf(format, args...)}
+}
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	if err := secret.DisableCoreDumps(); err != nil {
+		fmt.Fprintln(os.Stderr, "cryptctl: core dumps could not be turned off:", err)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// The first signal ends the command at the next safe place; with its handler
+	// gone, a second one ends it at once, which a header survives too.
+	context.AfterFunc(ctx, stop)
+	err := root().ExecuteContext(ctx)
+	var exit *exitError
+	switch {
+	case err == nil:
+		return exitOK
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		fmt.Fprintln(os.Stderr, "cryptctl: interrupted; the header is as it was or as it was to be")
+		return exitFailure
+	case errors.As(err, &exit):
+		if text := err.Error(); text != "" {
+			fmt.Fprintln(os.Stderr, "cryptctl:", text)
+		}
+		return exit.code
+	}
+	fmt.Fprintln(os.Stderr, "cryptctl:", err)
+	return exitFailure
+}
+
+func root() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "cryptctl",
+		Short: "Disk encryption and key management for Linux nodes",
+		Long: `cryptctl makes LUKS2 volumes match the keys that a machine configuration
+declares, safely: no key is removed before another was seen to open the volume,
+only empty partitions are formatted, and a power cut at any instant leaves the
+old keys or the new ones.
+
+` + exitCodes,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usageError("%w; see %s --help", err, c.CommandPath())
+	})
+	cmd.AddCommand(
+		inspectCommand(), checkCommand(), planCommand(), formatCommand(), syncCommand(), openCommand(),
+		keyCommand(), tokenCommand(), headerCommand(), eraseCommand(),
+		configCommand(), diskCommand(), versionCommand(),
+	)
+	return cmd
+}
+
+// args checks the number of arguments and names what is missing.
+func args(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, given []string) error {
+		switch {
+		case len(given) < len(names):
+			return usageError("%s is missing; see %s --help", names[len(given)], cmd.CommandPath())
+		case len(given) > len(names):
+			return usageError("%q is one argument too many; see %s --help", given[len(names)], cmd.CommandPath())
+		}
+		return nil
+	}
+}
+
+// group makes a command that only holds others.
+func group(use, short string, sub ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Args: func(cmd *cobra.Command, given []string) error {
+		if len(given) > 0 {
+			return usageError("%q is not a command of %s; see %s --help", given[0], cmd.CommandPath(), cmd.CommandPath())
+		}
+		return nil
+	}, RunE: func(cmd *cobra.Command, _ []string) error {
+		return usageError("%s needs a command; see %s --help", cmd.CommandPath(), cmd.CommandPath())
+	}}
+	cmd.AddCommand(sub...)
+	return cmd
+}

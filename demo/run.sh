@@ -1,0 +1,96 @@
+#!/bin/sh
+# What cryptctl is for, on a disk image, without root: make a node's disk, format
+# its empty partitions encrypted, rotate the keys, and prove what opens and what
+# does not any more. Every line that begins with $ is a command you can type.
+#
+#   demo/run.sh [path of cryptctl]
+#
+# A real node leaves out --iter-time: its passphrases then cost two seconds a try.
+set -eu
+
+cryptctl=$(realpath "${1:-./cryptctl}")
+here=$(realpath "$(dirname "$0")")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cp "$here"/*.yaml "$work"
+cd "$work"
+PATH=$(dirname "$cryptctl"):$PATH:/usr/sbin:/sbin
+uuid=6a1f0c9e-3b52-4d87-9e60-f2c41b7d8a35
+state="--volume STATE --partition STATE --node-uuid $uuid"
+ephemeral="--volume EPHEMERAL --partition EPHEMERAL"
+
+title() { printf '\n== %s\n' "$*"; }
+run() {
+	printf '$ %s\n' "$*"
+	"$@"
+}
+# expect CODE COMMAND...: the command must end with that exit code.
+expect() {
+	want=$1
+	shift
+	printf '$ %s\n' "$*"
+	code=0
+	"$@" || code=$?
+	if [ "$code" -ne "$want" ]; then
+		echo "demo: exit code $code, expected $want" >&2
+		exit 1
+	fi
+	printf '(exit code %s)\n' "$code"
+}
+
+title "A disk image with the partitions of a node"
+run cryptctl disk create node.img --size 256M --partition META=1M --partition STATE=100M --partition EPHEMERAL=rest
+
+title "What the machine configuration says"
+run cryptctl config validate --file machine.yaml
+
+title "Format the empty partitions, encrypted"
+run cryptctl format node.img $state --file machine.yaml --iter-time 100
+run cryptctl format node.img $ephemeral --file machine.yaml --iter-time 100
+echo "...and only empty ones:"
+expect 6 cryptctl format node.img $state --file machine.yaml
+
+title "Rotate the keys of STATE: the plan"
+expect 3 cryptctl plan node.img $state --file rotated.yaml --exit-code
+
+title "A backup of the header, and the rotation"
+run cryptctl header backup node.img state.backup --partition STATE
+run cryptctl sync node.img $state --file rotated.yaml --iter-time 100
+expect 0 cryptctl plan node.img $state --file rotated.yaml --exit-code
+
+title "Rotate EPHEMERAL, whose only key changes: the old one opens it"
+printf '%s' 'ephemeral, first' >old.key
+printf '%s' 'ephemeral, second' >new.key
+expect 1 cryptctl sync node.img $ephemeral --file rotated.yaml
+run cryptctl sync node.img $ephemeral --file rotated.yaml --key-file old.key --iter-time 100
+
+title "What opens, and what does not any more"
+run cryptctl key test node.img $state --file rotated.yaml
+printf '%s' 'the recovery passphrase of January' >january.key
+printf '%s' 'the recovery passphrase of February' >february.key
+expect 5 cryptctl open node.img --test --partition STATE --key-file january.key
+expect 0 cryptctl open node.img --test --partition STATE --key-file february.key
+expect 5 cryptctl open node.img --test --partition EPHEMERAL --key-file old.key
+expect 0 cryptctl open node.img --test --partition EPHEMERAL --key-file new.key
+
+title "Sound, by our own check"
+run cryptctl check node.img --partition STATE
+run cryptctl check node.img --partition EPHEMERAL
+
+if command -v cryptsetup >/dev/null; then
+	title "And by the system's cryptsetup: $(cryptsetup --version)"
+	# It takes no partition of an image, so it gets a copy of STATE.
+	set -- $(cryptctl disk list node.img | awk '$2 == "STATE" { print $3 }')
+	run dd if=node.img of=state.img bs=1M iflag=skip_bytes,count_bytes skip="$1" count=100M status=none
+	run cryptsetup open --test-passphrase --key-file february.key state.img
+	expect 2 cryptsetup open --test-passphrase --key-file january.key state.img
+	run cryptsetup luksDump state.img
+else
+	title "cryptsetup is not installed, so it was not asked (Debian: cryptsetup-bin)"
+fi
+
+title "The slots at the end"
+run cryptctl inspect node.img --partition STATE
+run cryptctl inspect node.img --partition EPHEMERAL
+
+title "Done"
