@@ -1,6 +1,7 @@
 package luks
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -116,9 +117,6 @@ func PlanRestore(dev Device, backup *Header) (*Restoration, error) {
 	if err := backup.trusted(); err != nil {
 		return nil, fmt.Errorf("the backup is refused: %w", err)
 	}
-	if s := backup.meta.segments[0]; s.Offset != 0 && dev.Size() <= s.Offset {
-		return nil, fmt.Errorf("the device of %d bytes is too small for the backup, whose data begins at byte %d", dev.Size(), s.Offset)
-	}
 	if low, size := backup.KeyslotsArea(); dev.Size() < low+size {
 		return nil, fmt.Errorf("the device of %d bytes is too small for the backup's header of %d bytes", dev.Size(), low+size)
 	}
@@ -127,6 +125,9 @@ func PlanRestore(dev Device, backup *Header) (*Restoration, error) {
 	switch {
 	case err == nil:
 		r.Current = current
+		if !r.sameLayout() {
+			r.checkData()
+		}
 		return r, r.compare()
 	case errors.As(err, &refusal) && refusal.Code == NotLUKS:
 		r.Concerns = append(r.Concerns, "the device holds no LUKS header; whatever lies in its first bytes would be overwritten")
@@ -135,10 +136,19 @@ func PlanRestore(dev Device, backup *Header) (*Restoration, error) {
 	case !errors.As(err, &refusal):
 		return nil, err
 	}
+	r.checkData()
 	for _, k := range backup.meta.keyslots {
 		r.Revived = append(r.Revived, k.ID)
 	}
 	return r, nil
+}
+
+// checkData compares the device with the place of the data, which only a
+// detached header has elsewhere.
+func (r *Restoration) checkData() {
+	if begin := r.backup.meta.segments[0].Offset; begin != 0 && r.dev.Size() <= begin {
+		r.Concerns = append(r.Concerns, fmt.Sprintf("the device ends at byte %d and the backup's data begins at byte %d, which is right for a detached header only", r.dev.Size(), begin))
+	}
 }
 
 // compare fills in what differs from the current header.
@@ -197,18 +207,18 @@ func equalSegment(a, b Segment) bool {
 // all.
 func (r *Restoration) sameSlot(k Keyslot) (bool, error) {
 	now, ok := r.Current.meta.keyslot(k.ID)
-	if !ok || now.KeySize != k.KeySize || !slices.Equal(now.KDF.Salt, k.KDF.Salt) {
+	if !ok || now.KeySize != k.KeySize || now.Area.Size != k.Area.Size || !slices.Equal(now.KDF.Salt, k.KDF.Salt) {
 		return false, nil
 	}
-	a, err := r.Current.readArea(now)
-	if err != nil {
-		return false, err
+	// Whole areas: the slot need not be one that can be used.
+	a, b := make([]byte, k.Area.Size), make([]byte, k.Area.Size)
+	if err := readAt(r.Current.dev, a, now.Area.Offset); err != nil {
+		return false, fmt.Errorf("key material: %w", err)
 	}
-	b, err := r.backup.readArea(k)
-	if err != nil {
-		return false, err
+	if err := readAt(r.backup.dev, b, k.Area.Offset); err != nil {
+		return false, fmt.Errorf("the backup's key material: %w", err)
 	}
-	return slices.Equal(a, b), nil
+	return bytes.Equal(a, b), nil
 }
 
 // Run restores the backup. Where the layout is the same it is one atomic change
@@ -264,6 +274,9 @@ func (r *Restoration) inPlace() (*Header, error) {
 		return nil, err
 	}
 	defer release()
+	if now, err := read(r.dev); (err == nil) != (r.Current != nil) || err == nil && now.SeqID() != r.Current.SeqID() {
+		return nil, fmt.Errorf("the device: %w", ErrConflict)
+	}
 	var areas []areaWrite
 	for _, a := range r.backup.meta.areas() {
 		material := make([]byte, a.Size)

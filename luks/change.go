@@ -60,16 +60,19 @@ func (d *draft) child(name string) *object {
 	return c
 }
 
-// unchanged fails with ErrConflict when a member differs from what the caller
-// saw.
+// unchanged fails with ErrConflict when a keyslot or token differs from what the
+// caller saw.
 func (d *draft) unchanged(kind string, id int) error {
-	key := strconv.Itoa(id)
+	return d.unchangedMember(kind, strconv.Itoa(id))
+}
+
+func (d *draft) unchangedMember(kind, name string) error {
 	was, _ := d.base.doc.child(kind)
 	is, _ := d.now.doc.child(kind)
-	a, hadIt := was.get(key)
-	b, hasIt := is.get(key)
+	a, hadIt := was.get(name)
+	b, hasIt := is.get(name)
 	if hadIt != hasIt || !slices.Equal(appendValue(nil, a), appendValue(nil, b)) {
-		return fmt.Errorf("%s %d: %w", strings.TrimSuffix(kind, "s"), id, ErrConflict)
+		return fmt.Errorf("%s %s: %w", strings.TrimSuffix(kind, "s"), name, ErrConflict)
 	}
 	return nil
 }
@@ -87,7 +90,7 @@ func AddKeyslot(slot int, key *SealedKey, token json.RawMessage) Change {
 	return Change{func(d *draft) error {
 		id := slot
 		if id == AnySlot {
-			if id = d.freeSlot(); id < 0 {
+			if id = d.freeSlot(token != nil); id < 0 {
 				return ErrSlotsFull
 			}
 		} else if err := checkID("keyslot", id); err != nil {
@@ -172,12 +175,21 @@ func SetPriority(slot int, p Priority) Change {
 		if !ok {
 			return fmt.Errorf("keyslot %d: %w", slot, ErrNoSlot)
 		}
+		if err := d.unchanged("keyslots", slot); err != nil {
+			return err
+		}
 		o.remove("priority")
 		if p != PriorityNormal {
 			o.set("priority", number(int(p)+1))
 		}
 		return nil
 	}}
+}
+
+// SetKeyPriority is [SetPriority] for a key that an earlier change of the same
+// commit places.
+func SetKeyPriority(key *SealedKey, p Priority) Change {
+	return Change{func(d *draft) error { return SetPriority(key.slot, p).apply(d) }}
 }
 
 // Flags are the persistent activation flags that cryptsetup knows for LUKS2.
@@ -192,6 +204,9 @@ func Flags() []string {
 // refuses volumes with segment flags, not with these.
 func SetFlags(flags ...string) Change {
 	return Change{func(d *draft) error {
+		if err := d.unchangedMember("config", "flags"); err != nil {
+			return err
+		}
 		config := d.child("config")
 		config.remove("flags")
 		list := []any{}
@@ -215,6 +230,9 @@ func SetConfig(name string, value json.RawMessage) Change {
 		if slices.Contains([]string{"json_size", "keyslots_size", "flags", "requirements"}, name) {
 			return fmt.Errorf("config.%s belongs to the format", name)
 		}
+		if err := d.unchangedMember("config", name); err != nil {
+			return err
+		}
 		if value == nil {
 			d.child("config").remove(name)
 			return nil
@@ -228,9 +246,13 @@ func SetConfig(name string, value json.RawMessage) Change {
 	}}
 }
 
-func (d *draft) freeSlot() int {
+// freeSlot returns the lowest free id, of one that no token has when the slot
+// comes with a token: other tools' tokens have ids of their own.
+func (d *draft) freeSlot(withToken bool) int {
 	for id := range MaxSlots {
-		if _, used := d.child("keyslots").get(strconv.Itoa(id)); !used {
+		_, used := d.child("keyslots").get(strconv.Itoa(id))
+		_, named := d.child("tokens").get(strconv.Itoa(id))
+		if !used && !(withToken && named) {
 			return id
 		}
 	}
@@ -264,6 +286,9 @@ func (d *draft) put(id int, key *SealedKey, token json.RawMessage) error {
 	key.slot = id
 	if token == nil {
 		return nil
+	}
+	if err := d.unchanged("tokens", id); err != nil {
+		return err
 	}
 	return d.putToken(id, token)
 }

@@ -80,8 +80,10 @@ func (h *Header) update(change func(now *Header) (*draft, error)) (*Header, erro
 	if err := lastKeyGuard(now.meta, next.meta); err != nil && !d.unguarded {
 		return nil, err
 	}
-	if bytes.Equal(next.doc.encode(), now.doc.encode()) {
-		return now, nil // nothing to change
+	if !d.unguarded && bytes.Equal(next.doc.encode(), now.doc.encode()) {
+		// Nothing to change. Erase and restore go on: the first must wipe what an
+		// erase before it did not get to, the second may change the label alone.
+		return now, nil
 	}
 	return now.write(next, d.writes)
 }
@@ -109,8 +111,14 @@ func (d *draft) finish(seq uint64) (*snapshot, error) {
 
 // checkedSnapshot validates a document that is to be written, its size included.
 func checkedSnapshot(b binaryHeader, doc *object) (*snapshot, error) {
-	if _, err := encodeCopy(b, doc.encode()); err != nil {
+	text := doc.encode()
+	if _, err := encodeCopy(b, text); err != nil {
 		return nil, err
+	}
+	// A token that can be read alone may nest too deep inside the document.
+	doc, _, err := parseDocument(text)
+	if err != nil {
+		return nil, fmt.Errorf("the change would make a header that cannot be read: %w", err)
 	}
 	m, refusal := validate(b, doc)
 	if refusal != nil {
@@ -142,10 +150,12 @@ func (h *Header) write(next *snapshot, areas []areaWrite) (*Header, error) {
 	if err := writeAreas(h.dev, areas); err != nil {
 		return nil, err
 	}
-	for _, offset := range []int64{0, int64(next.binary.HdrSize)} {
-		if err := writeCopy(h.dev, next, offset); err != nil {
-			return nil, err
-		}
+	if err := writeCopy(h.dev, next, 0); err != nil {
+		return nil, err
+	}
+	if err := writeCopy(h.dev, next, int64(next.binary.HdrSize)); err != nil {
+		now, readErr := read(h.dev)
+		return now, fmt.Errorf("%w: %w", ErrNotWiped, errors.Join(err, readErr))
 	}
 	return settle(h.dev, next)
 }

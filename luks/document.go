@@ -137,7 +137,7 @@ func appendString(dst []byte, s string) []byte {
 // with 32 tokens have under 2,000 values.
 const (
 	maxDepth      = 32
-	maxValues     = 64 << 10
+	maxValues     = 16 << 10
 	maxDuplicates = 16 // that are named; one is enough to refuse a header
 )
 
@@ -158,6 +158,9 @@ func parseDocument(text []byte) (doc *object, duplicates []string, err error) {
 	p := &parser{dec: json.NewDecoder(bytes.NewReader(text))}
 	p.dec.UseNumber()
 	v, err := p.value()
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -173,9 +176,6 @@ func parseDocument(text []byte) (doc *object, duplicates []string, err error) {
 
 func (p *parser) value() (any, error) {
 	tok, err := p.dec.Token()
-	if err == io.EOF {
-		return nil, io.ErrUnexpectedEOF
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -245,7 +245,8 @@ func printable(name string) string {
 	if len(name) > longest {
 		name = name[:longest] + "..."
 	}
-	return strings.Trim(strconv.Quote(name), `"`)
+	quoted := strconv.Quote(name)
+	return quoted[1 : len(quoted)-1]
 }
 
 // decimal is a uint64 as LUKS2 stores it: a JSON string of digits.

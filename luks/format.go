@@ -129,12 +129,16 @@ func (o FormatOptions) layout(dev Device, key *VolumeKey) (b binaryHeader, doc *
 }
 
 // headerEnd is where the header must end: at the data, or at the end of a
-// detached header's device.
+// detached header's device. The format holds a detached header to the data's
+// offset too, unless that is 0.
 func (o FormatOptions) headerEnd(dev Device) int64 {
-	if o.Detached {
-		return min(dev.Size(), DefaultDataOffset)
+	switch {
+	case !o.Detached:
+		return o.DataOffset
+	case o.DataOffset > 0:
+		return min(dev.Size(), DefaultDataOffset, o.DataOffset)
 	}
-	return o.DataOffset
+	return min(dev.Size(), DefaultDataOffset)
 }
 
 func (o FormatOptions) orDefault(dev Device) FormatOptions {
@@ -181,7 +185,7 @@ func (o FormatOptions) check(dev Device, keySize int) error {
 		return fmt.Errorf("metadata size %d is not a power of two from 16 KiB to 4 MiB", o.MetadataSize)
 	case o.DataOffset < 0 || o.DataOffset%alignment != 0:
 		return fmt.Errorf("data offset %d is not a multiple of %d", o.DataOffset, alignment)
-	case !o.Detached && o.DataOffset < oneArea:
+	case (!o.Detached || o.DataOffset > 0) && o.DataOffset < oneArea:
 		return fmt.Errorf("data offset %d leaves no room for the header, which needs %d bytes for one keyslot", o.DataOffset, oneArea)
 	case o.Detached && dev.Size() < oneArea:
 		return fmt.Errorf("the header device of %d bytes is too small: %d are needed for one keyslot", dev.Size(), oneArea)

@@ -1,6 +1,9 @@
 package luks
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Code names a reason to refuse a header or a slot. Codes are stable: programs
 // may compare them, with errors.Is too.
@@ -96,5 +99,15 @@ func (r *Refusal) Is(target error) bool {
 }
 
 func invalid(code Code, where, format string, args ...any) *Refusal {
-	return &Refusal{Level: Invalid, Code: code, Where: where, Reason: fmt.Sprintf(format, args...), Slot: -1}
+	return &Refusal{Level: Invalid, Code: code, Where: where, Reason: sentence(format, args...), Slot: -1}
+}
+
+// sentence is Sprintf, cut: what it quotes may come from a hostile disk.
+func sentence(format string, args ...any) string {
+	const longest = 400
+	s := fmt.Sprintf(format, args...)
+	if len(s) > longest {
+		s = strings.ToValidUTF8(s[:longest], "") + "..."
+	}
+	return s
 }

@@ -74,12 +74,12 @@ type judge struct {
 }
 
 func (j *judge) refuse(code Code, where, format string, args ...any) {
-	j.refusals = append(j.refusals, &Refusal{Untrusted, code, where, fmt.Sprintf(format, args...), -1})
+	j.refusals = append(j.refusals, &Refusal{Untrusted, code, where, sentence(format, args...), -1})
 }
 
 func (j *judge) refuseSlot(slot int, code Code, format string, args ...any) {
 	where := fmt.Sprintf("keyslots.%d", slot)
-	j.refusals = append(j.refusals, &Refusal{SlotOnly, code, where, fmt.Sprintf(format, args...), slot})
+	j.refusals = append(j.refusals, &Refusal{SlotOnly, code, where, sentence(format, args...), slot})
 }
 
 func (j *judge) document(h *Header) {

@@ -144,3 +144,19 @@ func Calibrate(ctx context.Context, t Target) (Cost, error) {
 	}
 	return t.Cost(m)
 }
+
+// Check says why a cost cannot be used for a new slot: besides nonsense, costs
+// that the default limits would refuse to open, and those below the least that
+// cryptsetup makes.
+func (c Cost) Check() error {
+	if err := c.check(Limits{}.orDefault(), SaltSize); err != nil {
+		return err
+	}
+	switch {
+	case c.Kind == PBKDF2 && c.Iterations < minIterations:
+		return fmt.Errorf("pbkdf2 with %d iterations, must be at least %d", c.Iterations, minIterations)
+	case c.Kind.MemoryHard() && (c.Time < minPasses || c.MemoryKiB < minMemoryKiB):
+		return fmt.Errorf("%s, must be at least %d passes over %s", c, minPasses, kib(minMemoryKiB))
+	}
+	return nil
+}

@@ -1,0 +1,55 @@
+# make help lists the targets.
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+FUZZTIME ?= 60s
+
+# The go.mod says which Go is needed; another one is not downloaded behind your back.
+export GOTOOLCHAIN = local
+
+.PHONY: help build check lint race test interop fuzz bench demo deps clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build the static ./cryptctl
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o cryptctl ./cmd/cryptctl
+
+check: deps lint race ## formatting, vet, staticcheck and all tests of the main module
+
+lint:
+	@out=$$($(GO) tool gofumpt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "gofumpt would change:"; echo "$$out"; exit 1; }
+	$(GO) mod tidy -diff
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	GOOS=darwin $(GO) build ./...
+	cd test/interop && $(GO) vet ./...
+
+race:
+	$(GO) test -race ./...
+
+test: deps race interop ## all tests; as root it installs the Debian packages they need
+
+interop: # cryptsetup and the libraries of others as judges
+	cd test/interop && $(GO) test -v ./... >interop.log 2>&1 || { cat interop.log; exit 1; }
+	@grep -E '^(ok|---|    ---) |SUMMARY' test/interop/interop.log | grep -v '    --- PASS' || true
+
+fuzz: ## run every fuzz target for FUZZTIME (60s)
+	@for pkg in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "$$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x $$pkg || exit 1; \
+		done; \
+	done
+
+bench: build ## measure against cryptsetup; takes minutes
+	$(GO) run ./bench -cryptctl ./cryptctl
+
+demo: build ## do the main job on a disk image, without root
+	demo/run.sh ./cryptctl
+
+deps: # what the tests need of Debian
+	@test/packages.sh
+
+clean: ## remove what the build made
+	rm -f cryptctl test/interop/interop.log

@@ -1,0 +1,27 @@
+#!/bin/sh
+# Makes sure that the Debian packages the tests need are installed: as root it
+# installs those that are missing, otherwise it names them and fails.
+set -eu
+cd "$(dirname "$0")/.."
+
+wanted=$(cat test/packages.txt probe/testdata/packages.txt test/interop/packages.txt | sed 's/#.*//' | sort -u)
+missing=
+for package in $wanted; do
+	status=$(dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null) || status=
+	case $status in
+	ii*) ;;
+	*) missing="$missing $package" ;;
+	esac
+done
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" -ne 0 ]; then
+	echo "The tests need these Debian packages, which are not installed:$missing" >&2
+	echo "Install them with: sudo apt-get install$missing" >&2
+	exit 1
+fi
+echo "installing:$missing"
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -q
+# shellcheck disable=SC2086
+apt-get install -q -y --no-install-recommends $missing
