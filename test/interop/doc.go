@@ -1,0 +1,11 @@
+// Package interop holds no code: its tests let tools and libraries that nobody
+// here wrote judge what this project writes, and the project what they write.
+//
+//	cryptsetup                         the reference for LUKS2 headers
+//	github.com/anatol/luks.go          another reader of the format
+//	go-blockdevice's encryption/luks   what Talos Linux runs
+//
+// It is a module of its own so that none of them becomes a dependency of the
+// project. packages.txt lists the Debian packages that it needs; a missing one
+// is a failure, never a skip. Nothing here needs root or device-mapper.
+package interop
