@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
 	"github.com/cryptctl/cryptctl/disk"
@@ -127,15 +128,15 @@ func TestCreateRefuses(t *testing.T) {
 // TestCreateOverExisting: whatever has the name stays as it is.
 func TestCreateOverExisting(t *testing.T) {
 	dir := t.TempDir()
-	file, link, folder := filepath.Join(dir, "file"), filepath.Join(dir, "link"), filepath.Join(dir, "folder")
+	file, link, folder, pipe := filepath.Join(dir, "file"), filepath.Join(dir, "link"), filepath.Join(dir, "folder"), filepath.Join(dir, "pipe")
 	if err := os.WriteFile(file, []byte("precious"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(os.Symlink("nowhere", link), os.Mkdir(folder, 0o700)); err != nil {
+	if err := errors.Join(os.Symlink("nowhere", link), os.Mkdir(folder, 0o700), unix.Mkfifo(pipe, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	before := listing(t, dir)
-	for _, path := range []string{file, link, folder, "/dev/null"} {
+	for _, path := range []string{file, link, folder, pipe} {
 		if _, err := disk.Create(path, 16*mib, nil); !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v", path, err)
 		}
