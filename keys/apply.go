@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 	"sync"
@@ -70,9 +71,9 @@ func enrollOne(ctx context.Context, k Key, req Request) (*secret.Bytes, json.Raw
 	if err != nil {
 		return nil, nil, err
 	}
-	if (token == nil) != (len(k.Tokens) == 0) {
+	if err := k.checkToken(token); err != nil {
 		p.Wipe()
-		return nil, nil, fmt.Errorf("%w: a %s key came with a token where none belongs, or without one", ErrMalformed, k.Kind)
+		return nil, nil, fmt.Errorf("%w: the new key: %w", ErrMalformed, err)
 	}
 	again, err := call(ctx, k, func(ctx context.Context) (*secret.Bytes, error) { return k.Provider.Recover(ctx, req, token) })
 	if err == nil && !again.Equal(p) {
@@ -84,6 +85,32 @@ func enrollOne(ctx context.Context, k Key, req Request) (*secret.Bytes, json.Raw
 		return nil, nil, fmt.Errorf("the new key cannot be recovered: %w", err)
 	}
 	return p, token, nil
+}
+
+// checkToken refuses a token that could not be stored, or not be found again: it
+// would spoil the commit for all other keys.
+func (k Key) checkToken(token json.RawMessage) error {
+	if len(k.Tokens) == 0 || token == nil {
+		if len(k.Tokens) > 0 || token != nil {
+			return fmt.Errorf("a %s key came with a token where none belongs, or without one", k.Kind)
+		}
+		return nil
+	}
+	if err := luks.CheckToken(k.Slot, token); err != nil {
+		return err
+	}
+	var t struct {
+		Type     string   `json:"type"`
+		Keyslots []string `json:"keyslots"`
+	}
+	if err := json.Unmarshal(token, &t); err != nil {
+		return err
+	}
+	others := slices.ContainsFunc(t.Keyslots, func(id string) bool { return id != strconv.Itoa(k.Slot) })
+	if !slices.Contains(k.Tokens, t.Type) || others {
+		return fmt.Errorf("a token of type %q for keyslots %q cannot be that of a %s key in slot %d", t.Type, t.Keyslots, k.Kind, k.Slot)
+	}
+	return nil
 }
 
 func seal(ctx context.Context, k Key, volume *luks.VolumeKey, prints fingerprinter, p *secret.Bytes, token json.RawMessage, opts Options) (enrolled, error) {
@@ -149,12 +176,13 @@ func (s *Session) toEnroll(steps []Step) []Key {
 // commit writes the chosen steps, and the record as it is after them.
 func (s *Session) commit(steps []Step, made map[int]enrolled, chosen func(Step) bool) error {
 	r := newRecord()
-	var changes []luks.Change
+	var expect, changes []luks.Change
 	for _, step := range steps {
 		e := made[step.Slot]
 		entry, ours := s.record.entry(step.Slot)
 		switch {
 		case step.Action == Keep:
+			expect = append(expect, luks.ExpectKeyslot(step.Slot))
 			entry, ours = s.keptEntry(step.Slot, entry), true
 		case !chosen(step):
 		case step.Action == Add:
@@ -167,23 +195,39 @@ func (s *Session) commit(steps []Step, made map[int]enrolled, chosen func(Step) 
 			changes = append(changes, luks.RemoveKeyslot(step.Slot))
 			ours = false
 		}
-		if len(changes) > 0 && e.token == nil && chosen(step) && losesToken(step.Action) && TokenOf(s.header, step.Slot) != nil {
+		if chosen(step) && losesToken(step.Action) && e.token == nil && TokenOf(s.header, step.Slot) != nil {
 			changes = append(changes, luks.RemoveToken(step.Slot))
 		}
 		if ours {
 			r.Slots[strconv.Itoa(step.Slot)] = entry
 		}
 	}
-	_, inConfig := s.header.Config(recordType)
-	store, err := r.store(s.header.Tokens(), inConfig, s.want)
+	store, err := s.storeRecord(r, len(changes) > 0)
 	if err != nil {
 		return err
 	}
-	h, err := s.header.Commit(append(store, changes...)...)
-	if h != nil {
-		s.header, s.record = h, r
+	h, err := s.header.Commit(slices.Concat(expect, store, changes)...)
+	if h == nil {
+		return err
+	}
+	s.header, s.record = h, r
+	for _, step := range steps {
+		if e, ok := made[step.Slot]; ok && chosen(step) && step.Action != Blocked {
+			s.states[step.Slot] = KeyState{Slot: step.Slot, Kind: step.Kind, Sealed: len(e.key.Tokens) > 0, Proof: Derived}
+			s.proved[step.Slot] = e.entry
+		}
 	}
 	return err
+}
+
+// storeRecord returns the changes for a new record; none when nothing changes,
+// so that a header to which nothing is done stays as it is.
+func (s *Session) storeRecord(r record, changed bool) ([]luks.Change, error) {
+	if !changed && reflect.DeepEqual(r.Slots, s.record.Slots) {
+		return nil, nil
+	}
+	_, inConfig := s.header.Config(recordType)
+	return r.store(s.header.Tokens(), inConfig, s.want)
 }
 
 // losesToken: a slot that is new, renewed or gone has the token of its new key
@@ -200,29 +244,37 @@ func (s *Session) keptEntry(slot int, old recordEntry) recordEntry {
 }
 
 // commitOneByOne is for headers whose keyslots area cannot hold old and new keys
-// at once. Steps that still find no room become blocked.
+// at once. Steps that still find no room become blocked. Replacements come before
+// additions: each gives back the room it takes.
 func (s *Session) commitOneByOne(steps []Step, made map[int]enrolled) error {
-	order := []Action{Add, Replace}
+	order := []Action{Replace, Add}
 	if slices.ContainsFunc(steps, func(st Step) bool { return st.Action == Keep }) {
-		order = []Action{Remove, Add, Replace}
+		order = []Action{Remove, Replace, Add}
 	}
+	var notWiped error
+	why := "not removed: no configured key opens the volume, and none found room"
 	for _, action := range order {
 		for i, step := range steps {
 			if step.Action != action {
 				continue
 			}
 			err := s.commit(steps, made, func(st Step) bool { return st == step })
-			if noArea(err) {
+			switch {
+			case noArea(err):
 				steps[i] = Step{step.Slot, Blocked, step.Kind, err.Error()}
-			} else if err != nil {
+				continue
+			case errors.Is(err, luks.ErrNotWiped):
+				notWiped = err
+			case err != nil:
 				return err
 			}
+			why = "not removed: run again, now that the new keys are in place"
 		}
 	}
 	for i, step := range steps {
 		if step.Action == Remove && len(order) == 2 {
-			steps[i] = Step{step.Slot, Blocked, step.Kind, "not removed: run again, now that the new keys are in place"}
+			steps[i] = Step{step.Slot, Blocked, step.Kind, why}
 		}
 	}
-	return nil
+	return notWiped
 }

@@ -35,7 +35,8 @@ type KeyState struct {
 
 	// How the key was seen to open its slot; empty when it was not.
 	Proof Proof
-	// Err says why it was not: a provider's class or [ErrRejected].
+	// Err says why it was not: a provider's class or [ErrRejected]. Of a slot that
+	// is not there, why the key cannot be added.
 	Err error
 }
 
@@ -74,6 +75,10 @@ func Plan(s State, p Policy) []Step {
 	var steps []Step
 	for _, k := range s.Keys {
 		i := slices.IndexFunc(s.Slots, func(h SlotState) bool { return h.Slot == k.Slot })
+		if i < 0 && k.Err != nil {
+			steps = append(steps, Step{k.Slot, Blocked, k.Kind, "not added: " + errText(k.Err)})
+			continue
+		}
 		if i < 0 {
 			steps = append(steps, Step{k.Slot, Add, k.Kind, "configured, not there"})
 			continue
@@ -117,8 +122,10 @@ func judge(k KeyState, h SlotState, p Policy) (Action, string) {
 		return Replace, "the configured key does not open it"
 	case class == ErrMalformed && ours:
 		return Replace, errText(k.Err)
-	case class == ErrStale && p.Reseal:
+	case class == ErrStale && p.Reseal && ours:
 		return Replace, errText(k.Err)
+	case class == ErrStale && p.Reseal:
+		return Blocked, errText(k.Err) + "; this tool did not make the slot, adopt lets it be sealed anew"
 	case class == ErrStale:
 		return Blocked, errText(k.Err) + "; sealing it anew is not allowed by the policy"
 	case class == ErrRejected && k.Sealed:

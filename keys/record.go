@@ -128,12 +128,17 @@ func (r record) store(tokens []luks.Token, inConfig bool, want []Key) ([]luks.Ch
 	return append(changes, luks.SetToken(at, raw)), nil
 }
 
-// recordID returns the token id for the record, or -1 when none is free.
+// recordID returns the token id for the record, or -1 when none is free. A
+// record stays where it is while it may.
 func recordID(tokens []luks.Token, want []Key) int {
+	configured := func(id int) bool { return slices.ContainsFunc(want, func(k Key) bool { return k.Slot == id }) }
+	for _, t := range tokens {
+		if t.Type == recordType && !configured(t.ID) {
+			return t.ID
+		}
+	}
 	for id := luks.MaxSlots - 1; id >= 0; id-- {
-		configured := slices.ContainsFunc(want, func(k Key) bool { return k.Slot == id })
-		taken := slices.ContainsFunc(tokens, func(t luks.Token) bool { return t.ID == id && t.Type != recordType })
-		if !configured && !taken {
+		if !configured(id) && !slices.ContainsFunc(tokens, func(t luks.Token) bool { return t.ID == id }) {
 			return id
 		}
 	}

@@ -145,9 +145,10 @@ func (s *Session) ask(ctx context.Context) {
 			continue
 		}
 		s.waiting++
+		req := s.request(k.Slot)
 		go func() {
 			p, err := call(ctx, k, func(ctx context.Context) (*secret.Bytes, error) {
-				return k.Provider.Recover(ctx, s.request(k.Slot), token)
+				return k.Provider.Recover(ctx, req, token)
 			})
 			answers <- answer{k, p, err}
 		}()
@@ -157,6 +158,7 @@ func (s *Session) ask(ctx context.Context) {
 // call runs one provider call under the key's time limit. A provider that does
 // not heed its context is left behind: its answer is wiped when it comes.
 func call(ctx context.Context, k Key, f func(context.Context) (*secret.Bytes, error)) (*secret.Bytes, error) {
+	outer := ctx
 	ctx, cancel := context.WithTimeout(ctx, k.timeout())
 	defer cancel()
 	type result struct {
@@ -174,11 +176,18 @@ func call(ctx context.Context, k Key, f func(context.Context) (*secret.Bytes, er
 	}()
 	select {
 	case r := <-done:
-		if r.err == nil && r.p.Len() == 0 {
+		if r.err != nil {
+			r.p.Wipe()
+			return nil, r.err
+		}
+		if r.p.Len() == 0 {
 			return nil, fmt.Errorf("%w: the provider gave an empty passphrase", ErrMalformed)
 		}
-		return r.p, r.err
+		return r.p, nil
 	case <-ctx.Done():
+		if outer.Err() != nil {
+			return nil, fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(outer))
+		}
 		return nil, fmt.Errorf("%w: no answer within %s", ErrUnavailable, k.timeout())
 	}
 }
@@ -188,12 +197,15 @@ func (s *Session) token(k Key) (json.RawMessage, error) {
 	if len(k.Tokens) == 0 {
 		return nil, nil
 	}
+	if err := s.taken(k); err != nil {
+		return nil, err
+	}
 	t, ok := s.header.Token(k.Slot)
 	switch {
 	case !ok:
 		return nil, fmt.Errorf("%w: slot %d has no %s token", ErrMalformed, k.Slot, k.Tokens[0])
 	case !slices.Contains(k.Tokens, t.Type):
-		return nil, fmt.Errorf("%w: token %d is of type %s, a %s key needs %s", ErrMalformed, k.Slot, t.Type, k.Kind, k.Tokens[0])
+		return nil, fmt.Errorf("%w: token %d is of type %q, a %s key needs %s", ErrMalformed, k.Slot, t.Type, k.Kind, k.Tokens[0])
 	}
 	return t.JSON, nil
 }
@@ -201,7 +213,10 @@ func (s *Session) token(k Key) (json.RawMessage, error) {
 // unlock takes answers as they come until one opens its slot.
 func (s *Session) unlock(ctx context.Context) error {
 	for s.volume == nil {
-		a, ok := s.next()
+		a, ok, err := s.next(ctx)
+		if err != nil {
+			return err
+		}
 		if !ok {
 			return s.unlockByPassphrase(ctx)
 		}
@@ -213,12 +228,17 @@ func (s *Session) unlock(ctx context.Context) error {
 }
 
 // next returns the answer to judge next: the cheapest of those at hand. It waits
-// only when there is none.
-func (s *Session) next() (answer, bool) {
+// only when there is none, and fails when the context ends.
+func (s *Session) next(ctx context.Context) (a answer, ok bool, err error) {
 	for s.waiting > 0 {
 		if len(s.ended) == 0 {
-			s.ended = append(s.ended, <-s.answers)
-			s.waiting--
+			select {
+			case a := <-s.answers:
+				s.ended = append(s.ended, a)
+				s.waiting--
+			case <-ctx.Done():
+				return answer{}, false, context.Cause(ctx)
+			}
 			continue
 		}
 		select {
@@ -230,8 +250,11 @@ func (s *Session) next() (answer, bool) {
 		}
 		break
 	}
+	if ctx.Err() != nil {
+		return answer{}, false, context.Cause(ctx)
+	}
 	if len(s.ended) == 0 {
-		return answer{}, false
+		return answer{}, false, nil
 	}
 	best := 0
 	for i, a := range s.ended {
@@ -239,9 +262,9 @@ func (s *Session) next() (answer, bool) {
 			best = i
 		}
 	}
-	a := s.ended[best]
+	a = s.ended[best]
 	s.ended = slices.Delete(s.ended, best, best+1)
-	return a, true
+	return a, true, nil
 }
 
 // work is a rough measure of what judging an answer costs.
@@ -344,7 +367,10 @@ func (s *Session) unlockByPassphrase(ctx context.Context) error {
 // nothing, any other one key derivation.
 func (s *Session) State(ctx context.Context) (State, error) {
 	for {
-		a, ok := s.next()
+		a, ok, err := s.next(ctx)
+		if err != nil {
+			return State{}, err
+		}
 		if !ok {
 			break
 		}
@@ -362,16 +388,12 @@ func (s *Session) State(ctx context.Context) (State, error) {
 		if k.ID >= luks.MaxSlots {
 			continue
 		}
-		slot, err := s.slotState(k.ID)
-		if err != nil {
-			return State{}, err
-		}
-		st.Slots = append(st.Slots, slot)
+		st.Slots = append(st.Slots, s.slotState(k.ID))
 	}
 	for _, k := range s.want {
 		ks, asked := s.states[k.Slot]
 		if !asked {
-			ks = KeyState{Slot: k.Slot, Kind: k.Kind, Sealed: len(k.Tokens) > 0}
+			ks = KeyState{Slot: k.Slot, Kind: k.Kind, Sealed: len(k.Tokens) > 0, Err: s.taken(k)}
 		}
 		st.Keys = append(st.Keys, ks)
 	}
@@ -388,25 +410,38 @@ func (s *Session) confirmed(a answer) bool {
 	return err == nil && s.prints.opens(e, a.key.Slot, sum, TokenOf(s.header, a.key.Slot), a.passphrase)
 }
 
-func (s *Session) slotState(slot int) (SlotState, error) {
+func (s *Session) slotState(slot int) SlotState {
 	e, ours := s.record.entry(slot)
 	if !ours {
-		return SlotState{Slot: slot}, nil
+		return SlotState{Slot: slot}
 	}
-	sum, err := s.header.KeyslotSum(slot)
-	if err != nil {
-		return SlotState{}, fmt.Errorf("keyslot %d: %w", slot, err)
-	}
-	same := s.prints.unchanged(e, slot, sum, TokenOf(s.header, slot))
-	return SlotState{Slot: slot, Managed: same, Changed: !same}, nil
+	sum, err := s.header.KeyslotSum(slot) // fails for a slot that is not like any of ours, too
+	same := err == nil && s.prints.unchanged(e, slot, sum, TokenOf(s.header, slot))
+	return SlotState{Slot: slot, Managed: same, Changed: !same}
 }
 
 // TokenOf returns the token of a slot: it has the slot's id, as Talos has it, and
 // is not said to belong to other slots. nil when there is none.
 func TokenOf(h *luks.Header, slot int) json.RawMessage {
 	t, ok := h.Token(slot)
-	if !ok || t.Type == recordType || len(t.Keyslots) > 0 && !slices.Contains(t.Keyslots, slot) {
+	if !ok || t.Type == recordType || len(owners(t, slot)) > 0 {
 		return nil
 	}
 	return t.JSON
+}
+
+// owners are the other slots that a token names. Other tools give tokens the
+// lowest free id, whatever slot they are for.
+func owners(t luks.Token, slot int) []int {
+	return slices.DeleteFunc(slices.Clone(t.Keyslots), func(s int) bool { return s == slot })
+}
+
+// taken is an error when the id that a key's token must have is that of a token
+// which another slot needs.
+func (s *Session) taken(k Key) error {
+	t, ok := s.header.Token(k.Slot)
+	if !ok || len(k.Tokens) == 0 || len(owners(t, k.Slot)) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: token %d belongs to keyslot %d, so a %s key cannot stand in slot %d; give it another slot", ErrDenied, t.ID, owners(t, k.Slot)[0], k.Kind, k.Slot)
 }

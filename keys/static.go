@@ -83,6 +83,9 @@ func sharedUUIDs() []string {
 		"00020003-0004-0005-0006-000700080009", // the same in the other byte order
 		"12345678-1234-5678-90ab-cddeefaabbcc", // Insyde's default
 		"78563412-3412-7856-90ab-cddeefaabbcc",
+		"03020100-0504-0706-0809-0a0b0c0d0e0f", // bytes that count, in osquery's list too
+		"00010203-0405-0607-0809-0a0b0c0d0e0f",
+		"07090201-0103-0301-0807-060504030201",
 		"fefefefe-fefe-fefe-fefe-fefefefefefe", // erased flash
 		"4c4c4544-0000-2010-8020-80c04f202020", // Dell without a service tag
 	}

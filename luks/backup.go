@@ -154,7 +154,7 @@ func (r *Restoration) checkData() {
 // compare fills in what differs from the current header.
 func (r *Restoration) compare() error {
 	if r.Current.UUID() != r.backup.UUID() {
-		r.Concerns = append(r.Concerns, fmt.Sprintf("the backup is of volume %s, the device holds %s", r.backup.UUID(), r.Current.UUID()))
+		r.Concerns = append(r.Concerns, fmt.Sprintf("the backup is of volume %s, the device holds %s", printable(r.backup.UUID()), printable(r.Current.UUID())))
 	}
 	if !r.sameKey() {
 		r.Concerns = append(r.Concerns, "the backup has another volume key, so the data on the device would be lost")

@@ -117,5 +117,9 @@ type RoomError struct {
 }
 
 func (e *RoomError) Error() string {
-	return fmt.Sprintf("no room in the %s: %d bytes needed, %d there; nothing was written (a volume formatted with larger metadata has more room)", e.What, e.Need, e.Have)
+	larger := "larger metadata"
+	if e.What == KeyslotsArea {
+		larger = "a larger data offset"
+	}
+	return fmt.Sprintf("no room in the %s: %d bytes needed, %d there; nothing was written (a volume formatted with %s has more room)", e.What, e.Need, e.Have, larger)
 }

@@ -118,6 +118,18 @@ func ReplaceKeyslot(slot int, key *SealedKey, token json.RawMessage) Change {
 	}}
 }
 
+// ExpectKeyslot changes nothing. It makes the commit fail with [ErrConflict] when
+// a keyslot that others are removed in favour of, or the token of its id, is not
+// as it was when the slot was seen to open.
+func ExpectKeyslot(slot int) Change {
+	return Change{func(d *draft) error {
+		if err := d.unchanged("keyslots", slot); err != nil {
+			return err
+		}
+		return d.unchanged("tokens", slot)
+	}}
+}
+
 // RemoveKeyslot removes a keyslot and its mention in tokens. Tokens stay; see
 // [RemoveToken].
 func RemoveKeyslot(slot int) Change {
@@ -307,12 +319,30 @@ func (d *draft) digestOf(key *SealedKey) (*object, bool) {
 	return nil, false
 }
 
-// putToken checks what the format asks of a token; that the keyslots it names
-// exist is checked with the whole header.
+// CheckToken says why a token cannot be stored at an id, or nil. That the
+// keyslots it names exist is checked with the whole header.
+func CheckToken(id int, token json.RawMessage) error {
+	_, err := parseToken(id, token)
+	return err
+}
+
 func (d *draft) putToken(id int, token json.RawMessage) error {
-	o, duplicates, err := parseDocument(token)
+	o, err := parseToken(id, token)
 	if err != nil {
-		return fmt.Errorf("token %d: %w", id, err)
+		return err
+	}
+	d.child("tokens").set(strconv.Itoa(id), o)
+	return nil
+}
+
+// parseToken checks what the format asks of a token.
+func parseToken(id int, token json.RawMessage) (*object, error) {
+	o, duplicates, err := parseDocument(token)
+	if err == nil { // inside of the document it nests deeper
+		_, _, err = parseDocument(newObject("tokens", newObject(strconv.Itoa(id), o)).encode())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("token %d: %w", id, err)
 	}
 	kind, _ := o.get("type")
 	list, _ := o.get("keyslots")
@@ -320,16 +350,15 @@ func (d *draft) putToken(id int, token json.RawMessage) error {
 	_, isList := list.([]any)
 	switch {
 	case len(duplicates) > 0:
-		return fmt.Errorf("token %d: member %s occurs twice", id, duplicates[0])
+		return nil, fmt.Errorf("token %d: member %s occurs twice", id, duplicates[0])
 	case !isText || name == "" || !isList:
-		return fmt.Errorf("token %d: needs a type, which is a text, and keyslots, which is an array", id)
+		return nil, fmt.Errorf("token %d: needs a type, which is a text, and keyslots, which is an array", id)
 	case name == "luks2-keyring" && len(o.members) != 3:
-		return fmt.Errorf("token %d: luks2-keyring has type, keyslots and key_description only", id)
+		return nil, fmt.Errorf("token %d: luks2-keyring has type, keyslots and key_description only", id)
 	case strings.HasPrefix(name, "luks2-") && name != "luks2-keyring":
-		return fmt.Errorf("token %d: types that begin with luks2- are reserved", id)
+		return nil, fmt.Errorf("token %d: types that begin with luks2- are reserved", id)
 	}
-	d.child("tokens").set(strconv.Itoa(id), o)
-	return nil
+	return o, nil
 }
 
 // dropReference removes a keyslot's id from an object's keyslots array.

@@ -123,6 +123,9 @@ func appendValue(dst []byte, v any) []byte {
 }
 
 func appendString(dst []byte, s string) []byte {
+	if plain(s) {
+		return append(append(append(dst, '"'), s...), '"')
+	}
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
@@ -130,6 +133,17 @@ func appendString(dst []byte, s string) []byte {
 		panic(err) // a string always encodes
 	}
 	return append(dst, bytes.TrimSuffix(b.Bytes(), []byte("\n"))...)
+}
+
+// plain reports whether a text is quoted, in JSON and in Go, by quotation marks
+// alone. Nearly all that is in a header is; the encoders proper are slow.
+func plain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 // Limits of a document, since 4 MiB of JSON can be built to take a hundred times
@@ -244,6 +258,9 @@ func printable(name string) string {
 	const longest = 64
 	if len(name) > longest {
 		name = name[:longest] + "..."
+	}
+	if plain(name) {
+		return name
 	}
 	quoted := strconv.Quote(name)
 	return quoted[1 : len(quoted)-1]

@@ -36,8 +36,8 @@ var cheap = kdf.Cost{Kind: kdf.PBKDF2, Hash: "sha256", Iterations: 1000}
 // disk is a Device in memory. The hooks see every operation before it happens.
 type disk struct {
 	data   []byte
-	before func(op operation) error           // an error fails the operation
-	store  func(p []byte, off int64) []byte   // what really lands on the disk
+	before func(op operation) error         // an error fails the operation
+	store  func(p []byte, off int64) []byte // what really lands on the disk
 	locks  func(exclusive bool) (func(), error)
 }
 
@@ -145,13 +145,18 @@ var golden = sync.OnceValues(func() ([]byte, error) {
 	return d.data, err
 })
 
-func newVolume(t testing.TB) (*disk, *luks.Header) {
+func goldenDisk(t testing.TB) *disk {
 	t.Helper()
 	data, err := golden()
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &disk{data: bytes.Clone(data)}
+	return &disk{data: bytes.Clone(data)}
+}
+
+func newVolume(t testing.TB) (*disk, *luks.Header) {
+	t.Helper()
+	d := goldenDisk(t)
 	return d, mustRead(t, d)
 }
 
@@ -302,26 +307,12 @@ func (d *disk) text(off int64) string {
 // setText puts a JSON text into both copies.
 func (d *disk) setText(text string) {
 	d.patchBoth(func(p []byte) {
+		if len(text) >= len(p)-atJSON {
+			panic("the text does not fit the JSON area")
+		}
 		clear(p[atJSON:])
 		copy(p[atJSON:], text)
 	})
-}
-
-// grow moves the metadata to a larger size, with the secondary where it then
-// belongs, for documents that do not fit. Key material is lost.
-func (d *disk) grow(size int64) {
-	first := bytes.Clone(d.data[:d.hdrSize(0)])
-	d.data = make([]byte, max(d.Size(), 2*size+dataOffset))
-	for i, off := range []int64{0, size} {
-		p := d.data[off:]
-		copy(p, first)
-		if i == 1 {
-			copy(p, "SKUL")
-		}
-		binary.BigEndian.PutUint64(p[atHdrSize:], uint64(size))
-		binary.BigEndian.PutUint64(p[atHdrOffset:], uint64(off))
-		d.reseal(off, size)
-	}
 }
 
 // edits are changes of a document: a path such as "keyslots.0.kdf.time", and the
@@ -375,4 +366,14 @@ func set(t testing.TB, doc map[string]any, path, value string) {
 // find returns the refusals with that code.
 func find(refusals []*luks.Refusal, code luks.Code) []*luks.Refusal {
 	return slices.DeleteFunc(slices.Clone(refusals), func(r *luks.Refusal) bool { return r.Code != code })
+}
+
+func openFile(t testing.TB, path string, mode luks.Mode) *luks.File {
+	t.Helper()
+	f, err := luks.OpenFile(path, mode)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
 }

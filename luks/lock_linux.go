@@ -26,15 +26,15 @@ const (
 func (f *File) Lock(exclusive bool) (release func(), err error) {
 	f.mu.Lock()
 	var held []func()
-	release = func() {
+	unlockAll := func() {
 		for i := len(held) - 1; i >= 0; i-- {
 			held[i]()
 		}
 		f.mu.Unlock()
 	}
 	defer func() {
-		if err != nil {
-			release()
+		if err != nil { // release is nil then
+			unlockAll()
 		}
 	}()
 	how := unix.LOCK_SH
@@ -57,7 +57,7 @@ func (f *File) Lock(exclusive bool) (release func(), err error) {
 		return nil, fmt.Errorf("%s: %w", f.file.Name(), err)
 	}
 	held = append(held, func() { unix.Flock(int(f.file.Fd()), unix.LOCK_UN) })
-	return release, nil
+	return unlockAll, nil
 }
 
 func flock(file *os.File, how int, deadline time.Time) error {

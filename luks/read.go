@@ -1,6 +1,7 @@
 package luks
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -60,7 +61,7 @@ func Read(dev Device) (*Header, error) {
 
 // read is Read for those who hold a lock.
 func read(dev Device) (*Header, error) {
-	first, err := readCopy(dev, 0)
+	first, err := readCopy(dev, 0, candidate{})
 	if err != nil {
 		return nil, err
 	}
@@ -87,13 +88,15 @@ func read(dev Device) (*Header, error) {
 type candidate struct {
 	offset  int64
 	binary  binaryHeader
+	area    []byte // JSON area, when the checksum is right
 	snap    *snapshot
 	refusal *Refusal
 }
 
 // readCopy reads the copy at an offset. Only I/O is an error; what is wrong with
-// the copy stands in the candidate.
-func readCopy(dev Device, offset int64) (candidate, error) {
+// the copy stands in the candidate. A copy with the same document as its twin is
+// not parsed again: the rules look at the document and its size only.
+func readCopy(dev Device, offset int64, twin candidate) (candidate, error) {
 	c := candidate{offset: offset}
 	name := "primary header"
 	if offset != 0 {
@@ -119,9 +122,15 @@ func readCopy(dev Device, offset int64) (candidate, error) {
 			return c, fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	if c.refusal = checkSum(c.binary, buf); c.refusal == nil {
-		c.snap, c.refusal = parseCopy(c.binary, buf)
+	if c.refusal = checkSum(c.binary, buf); c.refusal != nil {
+		return c, nil
 	}
+	c.area = buf[binarySize:]
+	if twin.snap != nil && bytes.Equal(twin.area, c.area) {
+		c.snap = &snapshot{binary: c.binary, doc: twin.snap.doc, meta: twin.snap.meta, duplicates: twin.snap.duplicates}
+		return c, nil
+	}
+	c.snap, c.refusal = parseCopy(c.binary, buf)
 	return c, nil
 }
 
@@ -129,11 +138,11 @@ func readCopy(dev Device, offset int64) (candidate, error) {
 // at every offset that the format allows.
 func readSecondary(dev Device, primary candidate) (candidate, error) {
 	if primary.snap != nil {
-		return readCopy(dev, int64(primary.binary.HdrSize))
+		return readCopy(dev, int64(primary.binary.HdrSize), primary)
 	}
 	best := candidate{offset: minHdrSize, refusal: invalid(BadMagic, "secondary header", "no LUKS2 magic at any of its places")}
 	for offset := int64(minHdrSize); offset <= maxHdrSize; offset *= 2 {
-		c, err := readCopy(dev, offset)
+		c, err := readCopy(dev, offset, candidate{})
 		if err != nil {
 			return c, err
 		}
@@ -178,7 +187,7 @@ func choose(first, second candidate) (*Header, error) {
 func sameCopy(a, b *snapshot) bool {
 	return a.binary.SeqID == b.binary.SeqID && a.binary.UUID == b.binary.UUID &&
 		a.binary.Label == b.binary.Label && a.binary.Subsystem == b.binary.Subsystem &&
-		slices.Equal(a.doc.encode(), b.doc.encode())
+		(a.doc == b.doc || slices.Equal(a.doc.encode(), b.doc.encode()))
 }
 
 func (c candidate) describe(name string) Copy {
@@ -199,6 +208,9 @@ func (c candidate) describe(name string) Copy {
 func noHeader(first, second candidate) error {
 	if first.refusal.Code == BadMagic && second.refusal.Code == BadMagic {
 		return invalid(NotLUKS, "device", "no LUKS header")
+	}
+	if *first.refusal == *second.refusal { // it is about what both say
+		return first.refusal
 	}
 	return errors.Join(first.refusal, second.refusal)
 }

@@ -143,7 +143,7 @@ func (j *judge) segment(m *metadata) {
 		j.refuse(SegmentFlags, where, "has flags %q", s.Flags)
 	}
 	if s.Integrity != "" {
-		j.refuse(SegmentIntegrity, where, "asks for dm-integrity (%s), which is not supported", s.Integrity)
+		j.refuse(SegmentIntegrity, where, "asks for dm-integrity (%q), which is not supported", s.Integrity)
 	}
 	if s.SectorSize > 4096 || s.SectorSize&(s.SectorSize-1) != 0 {
 		j.refuse(SegmentSectorSize, where, "sector size %d, must be 512, 1024, 2048 or 4096", s.SectorSize)

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -109,8 +108,8 @@ func examine(v *volume, limits kdf.Limits) (*verdict, error) {
 		r.add("notice", "no-keyslots", "there is no keyslot: the volume was erased, and only a header backup opens it")
 	}
 	for _, s := range h.Segments() {
-		if end := s.Offset + max(s.Size, int64(s.SectorSize)); end > v.data.Size() {
-			r.add("damaged", luks.DeviceTooSmall, "the data of segment %d needs %d bytes and the device ends at byte %d: it was shrunk or truncated", s.ID, end, v.data.Size())
+		if need := max(s.Size, int64(s.SectorSize)); s.Offset > v.data.Size()-need {
+			r.add("damaged", luks.DeviceTooSmall, "the data of segment %d begins at byte %d and takes at least %d bytes, and the device ends at byte %d: it was shrunk or truncated", s.ID, s.Offset, need, v.data.Size())
 		}
 	}
 	left, err := h.Leftovers()
@@ -136,8 +135,12 @@ func (v *verdict) unreadable(vol *volume, err error) {
 			return
 		}
 	}
-	for line := range strings.Lines(err.Error()) {
-		v.add("refused", codeOf(err), "%s", strings.TrimSpace(line))
+	reasons := []error{err}
+	if both, ok := err.(interface{ Unwrap() []error }); ok { // one for each copy
+		reasons = both.Unwrap()
+	}
+	for _, reason := range reasons {
+		v.add("refused", codeOf(reason), "%v", reason)
 	}
 }
 

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -38,9 +40,10 @@ and in blocks spread over the rest. Anything else is refused with exit code 6.`,
 		Args: args("DEVICE"),
 	}
 	o.target.flags(cmd)
-	o.keySource.flags(cmd)
+	o.configFlags(cmd)
 	o.costFlags.flags(cmd)
 	f := cmd.Flags()
+	f.StringVar(&o.keyFile, "key-file", "", "`FILE` with the passphrase of a volume without a configuration, every byte of it; - is stdin")
 	f.StringVar(&o.layout.UUID, "uuid", "", "`UUID` of the volume (default random)")
 	f.StringVar(&o.layout.Label, "label", "", "`LABEL` of the volume")
 	f.StringVar(&o.layout.Subsystem, "subsystem", "", "subsystem `LABEL`")
@@ -85,25 +88,17 @@ func (o *formatFlags) resolve() (err error) {
 
 func (o *formatFlags) run(cmd *cobra.Command, path string) (*luks.Header, error) {
 	ctx := withProgress(cmd.Context())
-	want, name, free, err := o.wantedKeys()
+	want, name, free, err := o.wantedKeys(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer free()
-	if o.layout.Detached {
-		if err := createHeader(o.header); err != nil {
-			return nil, fmt.Errorf("detached header: %w", err)
-		}
-	}
-	v, err := o.open(path, luks.Exclusive)
+	v, err := o.openEmpty(path)
 	if err != nil {
 		return nil, err
 	}
 	defer v.Close()
 	o.layout.DataSize = v.data.Size()
-	if err := proveEmpty(v); err != nil {
-		return nil, err
-	}
 	cost, err := o.cost(ctx)
 	if err != nil {
 		return nil, err
@@ -120,35 +115,61 @@ func (o *formatFlags) run(cmd *cobra.Command, path string) (*luks.Header, error)
 	return h, nil
 }
 
-// proveEmpty refuses all devices but those that hold nothing.
-func proveEmpty(v *volume) error {
-	for _, dev := range []luks.Device{v.data, v.header} {
-		// A header that can be read was finished, whatever note of an
-		// interrupted format stands before it.
-		if h, err := luks.Read(dev); err == nil {
-			return &exitError{exitNotEmpty, fmt.Errorf("%s is not empty: it holds LUKS2 volume %s; nothing was written", v.name, h.UUID())}
-		}
-		report, err := probe.Probe(dev)
+// openEmpty opens the device, and the header's when it is detached, and refuses
+// all but those that hold nothing. A file for the header that is not there is
+// made, and goes again when the device is refused.
+func (o *formatFlags) openEmpty(path string) (v *volume, err error) {
+	if o.layout.Detached {
+		made, err := createHeader(o.header)
 		if err != nil {
-			return fmt.Errorf("%s: %w", v.name, err)
+			return nil, fmt.Errorf("detached header: %w", err)
 		}
-		if report.Empty() {
-			continue
-		}
-		found := report.Findings[0]
-		for _, f := range report.Findings {
-			if f.Kind != probe.KindMarker {
-				found = f
-				break
+		defer func() {
+			if made && v == nil {
+				os.Remove(o.header)
 			}
-		}
-		return &exitError{exitNotEmpty, fmt.Errorf("%s is not empty: %s; nothing was written (only an empty device is formatted)", v.name, found)}
+		}()
 	}
-	return nil
+	if v, err = o.open(path, luks.Exclusive); err != nil {
+		return nil, err
+	}
+	err = proveEmpty(v.data, v.name)
+	if err == nil && o.layout.Detached {
+		err = proveEmpty(v.header, "detached header "+o.header)
+	}
+	if err != nil {
+		v.Close()
+		return nil, err
+	}
+	return v, nil
+}
+
+// proveEmpty refuses all devices but those that hold nothing.
+func proveEmpty(dev luks.Device, name string) error {
+	// A header that can be read was finished, whatever note of an interrupted
+	// format stands before it.
+	if h, err := luks.Read(dev); err == nil {
+		return &exitError{exitNotEmpty, fmt.Errorf("%s is not empty: it holds LUKS2 volume %s; nothing was written", name, plain(h.UUID()))}
+	}
+	report, err := probe.Probe(dev)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if report.Empty() {
+		return nil
+	}
+	found := report.Findings[0]
+	for _, f := range report.Findings {
+		if f.Kind != probe.KindMarker || !report.Interrupted {
+			found = f
+			break
+		}
+	}
+	return &exitError{exitNotEmpty, fmt.Errorf("%s is not empty: %s; nothing was written (only an empty device is formatted)", name, found)}
 }
 
 // wantedKeys are those of the configuration, or one passphrase.
-func (o *formatFlags) wantedKeys() (want []keys.Key, name string, free func(), err error) {
+func (o *formatFlags) wantedKeys(ctx context.Context) (want []keys.Key, name string, free func(), err error) {
 	if len(o.files) > 0 || o.volume != "" {
 		if o.keyFile != "" {
 			return nil, "", nil, usageError("--key-file is for a volume without a configuration; here --file says which keys it gets")
@@ -163,7 +184,7 @@ func (o *formatFlags) wantedKeys() (want []keys.Key, name string, free func(), e
 		}
 		return w.keys, w.Volume, w.free, nil
 	}
-	p, err := o.newPassphrase()
+	p, err := o.newPassphrase(ctx)
 	if err != nil {
 		return nil, "", nil, err
 	}

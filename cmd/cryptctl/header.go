@@ -34,7 +34,7 @@ backup is restored: keep it as safe as the keys.`,
 		if err := h.BackupFile(a[1]); err != nil {
 			return err
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "backed up the header of volume %s, sequence %d, %d slots, to %s\n", h.UUID(), h.SeqID(), len(h.Keyslots()), a[1])
+		fmt.Fprintf(cmd.OutOrStdout(), "backed up the header of volume %s, sequence %d, %d slots, to %s\n", plain(h.UUID()), h.SeqID(), len(h.Keyslots()), a[1])
 		return nil
 	}
 	return cmd
@@ -73,7 +73,7 @@ another layout or onto a device without a header needs --force.`,
 			return fmt.Errorf("%s: %w", v.name, err)
 		}
 		out := cmd.OutOrStdout()
-		fmt.Fprintf(out, "backup of volume %s, sequence %d\n", backup.UUID(), backup.SeqID())
+		fmt.Fprintf(out, "backup of volume %s, sequence %d\n", plain(backup.UUID()), backup.SeqID())
 		fmt.Fprintf(out, "  slots that open again: %s\n", slotList(r.Revived))
 		fmt.Fprintf(out, "  slots that are lost:   %s\n", slotList(r.Lost))
 		for _, c := range r.Concerns {
@@ -148,14 +148,14 @@ read by nobody afterwards, except with a backup of the header.`,
 			return err
 		}
 		defer v.Close()
-		what := fmt.Sprintf("All data of volume %s on %s will be lost for good", h.UUID(), v.name)
-		if err := confirm(cmd, *yes, what, h.UUID()); err != nil {
+		what := fmt.Sprintf("All data of volume %s on %s will be lost for good", plain(h.UUID()), v.name)
+		if err := confirm(cmd, *yes, what, plain(h.UUID())); err != nil {
 			return err
 		}
 		if _, err := h.Erase(); err != nil {
 			return fmt.Errorf("%s: %w", v.name, err)
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "erased volume %s\n", h.UUID())
+		fmt.Fprintf(cmd.OutOrStdout(), "erased volume %s\n", plain(h.UUID()))
 		return nil
 	}
 	return cmd

@@ -96,7 +96,7 @@ func layout(h *luks.Header, v *volume) []region {
 		if length == 0 {
 			length = max(v.data.Size()-s.Offset, 0)
 		}
-		regions = append(regions, region{s.Offset, length, "data", fmt.Sprintf("%s, sectors of %d bytes", s.Encryption, s.SectorSize), '#'})
+		regions = append(regions, region{s.Offset, length, "data", fmt.Sprintf("%s, sectors of %d bytes", plain(s.Encryption), s.SectorSize), '#'})
 	}
 	return regions
 }
@@ -112,22 +112,22 @@ func bar(regions []region) string {
 		}
 	}
 	out := []byte(strings.Repeat(".", width))
+	next := int64(0)
 	for _, r := range regions {
 		if r.mark == '#' || r.mark == '.' || end == 0 {
 			continue
 		}
-		// Every region gets at least one character, where it begins.
-		for i := r.Offset * width / end; i < max((r.Offset+r.Size)*width/end, r.Offset*width/end+1) && i < width; i++ {
-			if out[i] == '.' {
-				out[i] = r.mark
-			}
+		// Every region gets a character of its own, if need be beside its place.
+		i := max(r.Offset*width/end, next)
+		for next = max((r.Offset+r.Size)*width/end, i+1); i < min(next, width); i++ {
+			out[i] = r.mark
 		}
 	}
 	return "[" + string(out) + "|data"
 }
 
 func writeIdentity(w io.Writer, h *luks.Header, v *volume) {
-	fmt.Fprintf(w, "%s: LUKS2 volume %s\n", v.name, h.UUID())
+	fmt.Fprintf(w, "%s: LUKS2 volume %s\n", v.name, plain(h.UUID()))
 	if h.Label() != "" || h.Subsystem() != "" {
 		fmt.Fprintf(w, "label %q, subsystem %q\n", h.Label(), h.Subsystem())
 	}
@@ -167,7 +167,7 @@ func slotRows(h *luks.Header) []slotRow {
 	recorded := keys.Recorded(h)
 	slots := h.Keyslots()
 	slices.SortFunc(slots, func(a, b luks.Keyslot) int { return a.ID - b.ID })
-	var rows []slotRow
+	rows := []slotRow{}
 	for _, k := range slots {
 		row := slotRow{Slot: k.ID, Kind: "-", KDF: k.KDF.Cost.String(), Cipher: k.Area.Encryption, Priority: k.Priority.String(), Owner: "foreign"}
 		if k.Type != "luks2" {

@@ -79,7 +79,7 @@ func (n *newKey) change(cmd *cobra.Command, path string, change func(*luks.Heade
 		return 0, fmt.Errorf("%s: %w", v.name, err)
 	}
 	defer key.Wipe()
-	p, err := n.newPassphrase()
+	p, err := n.newPassphrase(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -98,19 +98,19 @@ func (n *newKey) change(cmd *cobra.Command, path string, change func(*luks.Heade
 	return sealed.Slot(), nil
 }
 
-func (n *newKey) newPassphrase() (*secret.Bytes, error) {
+func (n *newKey) newPassphrase(ctx context.Context) (*secret.Bytes, error) {
 	if n.newFile != "" {
 		return readKey(n.newFile)
 	}
-	return askNew("New passphrase: ")
+	return askNew(ctx, "no new passphrase was given: use --new-key-file")
 }
 
 // newPassphrase of a volume that is being made is its only one.
-func (o *formatFlags) newPassphrase() (*secret.Bytes, error) {
+func (o *formatFlags) newPassphrase(ctx context.Context) (*secret.Bytes, error) {
 	if o.keyFile != "" {
 		return readKey(o.keyFile)
 	}
-	return askNew("New passphrase: ")
+	return askNew(ctx, noKey)
 }
 
 // unlock opens the volume with the configuration or a passphrase; slots says
@@ -120,16 +120,23 @@ func (k *keySource) unlock(ctx context.Context, h *luks.Header, slots []int) (*l
 	if err != nil {
 		return nil, err
 	}
-	if len(k.files) > 0 {
+	configured, err := k.configured()
+	if err != nil {
+		return nil, err
+	}
+	if configured {
 		w, err := k.load()
 		if err != nil {
 			return nil, err
 		}
 		defer w.free()
 		want := slices.DeleteFunc(w.keys, func(key keys.Key) bool { return slots != nil && !slices.Contains(slots, key.Slot) })
+		if len(want) == 0 {
+			return nil, fmt.Errorf("%w: the configuration has no key for a slot of %v", keys.ErrNoKey, slots)
+		}
 		return keys.Unlock(ctx, h, k.volume, want, keys.Options{Limits: limits})
 	}
-	p, err := k.passphrase()
+	p, err := k.passphrase(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -247,7 +254,7 @@ func (k *keySource) removeSlot(ctx context.Context, h *luks.Header, slot int) er
 	}
 	key, err := k.unlock(ctx, h, others)
 	if err != nil {
-		if errors.Is(err, luks.ErrWrongPassphrase) {
+		if errors.Is(err, luks.ErrWrongPassphrase) || errors.Is(err, keys.ErrNoKey) {
 			return fmt.Errorf("the key given must open a slot other than %d, so that one is known to be left: %w", slot, err)
 		}
 		return err

@@ -45,7 +45,7 @@ func (k *keySource) configFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringArrayVarP(&k.files, "file", "f", nil, "machine configuration `FILE` (repeatable; - is stdin)")
 	f.StringVar(&k.volume, "volume", "", "`NAME` of the volume in the configuration: STATE, EPHEMERAL, u-data")
-	f.StringVar(&k.nodeUUID, "node-uuid", "", "the node's `UUID` for nodeID keys (default: what the firmware says)")
+	f.StringVar(&k.nodeUUID, "node-uuid", "", "the node's `UUID` for nodeID keys, taken as it is: lower case, as the node has it (default: what the firmware says)")
 	f.BoolVar(&k.strict, "strict-node-uuid", false, "refuse node UUIDs that are known junk or not random when making a nodeID key")
 	f.StringVar(&k.salt, "state-salt", "", "`FILE` encryption-salt.yaml of STATE, for keys with lockToState")
 }
@@ -100,7 +100,10 @@ func (k *keySource) load() (*wanted, error) {
 	}
 	for _, entry := range enc.Keys {
 		key := k.provide(entry)
-		if entry.LockToState {
+		switch {
+		case entry.LockToState && salt == nil:
+			key.Provider = lacking("the key is locked to STATE: give STATE's encryption-salt.yaml with --state-salt")
+		case entry.LockToState:
 			key.Provider = keys.Salted{Provider: key.Provider, Salt: salt}
 		}
 		w.keys = append(w.keys, key)
@@ -121,19 +124,17 @@ func (k *keySource) provide(entry config.Key) keys.Key {
 		}
 		key.Provider = keys.NodeID{UUID: uuid, Strict: k.strict}
 	case entry.KMS != nil:
-		key.Provider, key.Tokens, key.Random = lacking("kms"), []string{"sideroKMS"}, true
+		key.Provider, key.Tokens, key.Random = lacking("this build of cryptctl has no kms keys"), []string{"sideroKMS"}, true
 	case entry.TPM != nil:
-		key.Provider, key.Tokens, key.Random = lacking("tpm"), []string{"talos-tpm2"}, true
+		key.Provider, key.Tokens, key.Random = lacking("this build of cryptctl has no tpm keys"), []string{"talos-tpm2"}, true
 	}
 	return key
 }
 
-// lacking is the provider of a kind that this build does not have.
+// lacking is the provider of a key that cannot be had, and says why.
 type lacking string
 
-func (l lacking) err() error {
-	return fmt.Errorf("%w: this build of cryptctl has no %s keys", keys.ErrUnavailable, string(l))
-}
+func (l lacking) err() error { return fmt.Errorf("%w: %s", keys.ErrUnavailable, string(l)) }
 
 func (l lacking) Enroll(context.Context, keys.Request) (*secret.Bytes, json.RawMessage, error) {
 	return nil, nil, l.err()
@@ -183,24 +184,34 @@ func nonEmpty(p *secret.Bytes, err error) func(string) (*secret.Bytes, error) {
 	}
 }
 
-// ask reads a passphrase from the terminal without echo.
-func ask(prompt string) (*secret.Bytes, error) {
-	if !term.IsTerminal(int(os.Stdin.Fd())) {
-		return nil, usageError("no key was given: use --key-file, or --file and --volume")
+// ask reads a passphrase from the terminal without echo; instead says what to do
+// without a terminal. A signal ends the wait, and the echo is back then.
+func ask(ctx context.Context, prompt, instead string) (*secret.Bytes, error) {
+	fd := int(os.Stdin.Fd())
+	if !term.IsTerminal(fd) {
+		return nil, usageError("%s", instead)
+	}
+	before, err := term.GetState(fd)
+	if err != nil {
+		return nil, fmt.Errorf("the terminal: %w", err)
 	}
 	fmt.Fprint(os.Stderr, prompt)
-	p, err := term.ReadPassword(int(os.Stdin.Fd()))
+	p, err := interruptible(ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
+	term.Restore(fd, before)
 	fmt.Fprintln(os.Stderr)
 	return nonEmpty(secret.Take(p), err)("the terminal")
 }
 
+// noKey is what a command without any key says.
+const noKey = "no key was given: use --key-file, or --file and --volume"
+
 // askNew asks twice.
-func askNew(prompt string) (*secret.Bytes, error) {
-	p, err := ask(prompt)
+func askNew(ctx context.Context, instead string) (*secret.Bytes, error) {
+	p, err := ask(ctx, "New passphrase: ", instead)
 	if err != nil {
 		return nil, err
 	}
-	again, err := ask("the same again: ")
+	again, err := ask(ctx, "the same again: ", instead)
 	if err != nil {
 		p.Wipe()
 		return nil, err
@@ -214,9 +225,21 @@ func askNew(prompt string) (*secret.Bytes, error) {
 }
 
 // passphrase returns the one passphrase of commands without a configuration.
-func (k *keySource) passphrase() (*secret.Bytes, error) {
+func (k *keySource) passphrase(ctx context.Context) (*secret.Bytes, error) {
 	if k.keyFile != "" {
 		return readKey(k.keyFile)
 	}
-	return ask("Passphrase: ")
+	return ask(ctx, "Passphrase: ", noKey)
+}
+
+// configured reports whether the keys come from a configuration. One that would
+// be passed over for the other is a mistake.
+func (k *keySource) configured() (bool, error) {
+	if len(k.files) == 0 && k.volume == "" {
+		return false, nil
+	}
+	if k.keyFile != "" {
+		return false, usageError("--key-file and a configuration (--file, --volume) both say which keys to try; give one of them")
+	}
+	return true, nil
 }

@@ -23,7 +23,7 @@ const (
 	exitPending  = 3 // plan --exit-code: changes are pending
 	exitDamaged  = 3 // check: damaged but readable
 	exitRefused  = 4 // check: not a header that we use
-	exitNoKey    = 5 // open --test: no key opens
+	exitNoKey    = 5 // open --test, key test: no key opens
 	exitNotEmpty = 6 // format: the device is not empty
 )
 
@@ -33,7 +33,7 @@ const exitCodes = `Exit codes:
   2  wrong usage
   3  check: damaged but readable; plan --exit-code: changes are pending
   4  check: refused
-  5  open --test: no key opens
+  5  open --test and key test: no key opens
   6  format: the device is not empty`
 
 // exitError is an error that has an exit code of its own. Without a text there
@@ -67,7 +67,9 @@ func run() int {
 	// The first signal ends the command at the next safe place; with its handler
 	// gone, a second one ends it at once, which a header survives too.
 	context.AfterFunc(ctx, stop)
-	err := root().ExecuteContext(ctx)
+	cmd, started := root(), false
+	cmd.PersistentPreRun = func(*cobra.Command, []string) { started = true }
+	err := cmd.ExecuteContext(ctx)
 	var exit *exitError
 	switch {
 	case err == nil:
@@ -82,6 +84,9 @@ func run() int {
 		return exit.code
 	}
 	fmt.Fprintln(os.Stderr, "cryptctl:", err)
+	if !started { // an error of cobra's, about what was typed
+		return exitUsage
+	}
 	return exitFailure
 }
 

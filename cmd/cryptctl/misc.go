@@ -89,6 +89,7 @@ func diskCommand() *cobra.Command {
 				return fmt.Errorf("%s: %w", a[0], err)
 			}
 			if *asJSON {
+				t.Partitions = append([]disk.Partition{}, t.Partitions...) // [], not null
 				return printJSON(cmd.OutOrStdout(), t)
 			}
 			return writePartitions(cmd, t)

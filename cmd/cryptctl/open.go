@@ -51,7 +51,7 @@ this build does not activate volumes, so --test is required.`,
 		case *asJSON:
 			return printJSON(cmd.OutOrStdout(), map[string]any{"slot": opened, "uuid": h.UUID()})
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "slot %d opens volume %s\n", opened, h.UUID())
+		fmt.Fprintf(cmd.OutOrStdout(), "slot %d opens volume %s\n", opened, plain(h.UUID()))
 		return nil
 	}
 	return cmd
@@ -63,7 +63,11 @@ func (k *keySource) tryOpen(ctx context.Context, h *luks.Header, slot int) (int,
 	if err != nil {
 		return 0, err
 	}
-	if len(k.files) > 0 {
+	configured, err := k.configured()
+	if err != nil {
+		return 0, err
+	}
+	if configured {
 		w, err := k.load()
 		if err != nil {
 			return 0, err
@@ -80,7 +84,7 @@ func (k *keySource) tryOpen(ctx context.Context, h *luks.Header, slot int) (int,
 		defer s.Close()
 		return s.VolumeKey().Slot(), nil
 	}
-	p, err := k.passphrase()
+	p, err := k.passphrase(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -155,15 +159,19 @@ func (k *keySource) testAll(ctx context.Context, h *luks.Header) ([]testRow, err
 	if err != nil {
 		return nil, err
 	}
-	if len(k.files) > 0 {
+	configured, err := k.configured()
+	if err != nil {
+		return nil, err
+	}
+	if configured {
 		return k.testConfigured(ctx, h, keys.Options{Limits: limits})
 	}
-	p, err := k.passphrase()
+	p, err := k.passphrase(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer p.Wipe()
-	var rows []testRow
+	rows := []testRow{}
 	for _, slot := range sortedSlots(h) {
 		row := testRow{Slot: slot}
 		_, err := tryPassphrase(ctx, h, p, slot, limits)
@@ -200,7 +208,7 @@ func (k *keySource) testConfigured(ctx context.Context, h *luks.Header, opts key
 	if err != nil {
 		return nil, err
 	}
-	var rows []testRow
+	rows := []testRow{}
 	for _, key := range state.Keys {
 		row := testRow{Slot: key.Slot, Opens: key.Proof != "", How: key.Kind + " key opens it (" + string(key.Proof) + ")"}
 		if _, there := h.Keyslot(key.Slot); !there {

@@ -28,11 +28,26 @@ func jsonFlag(cmd *cobra.Command) *bool {
 	return cmd.Flags().Bool("json", false, "print JSON")
 }
 
+// printJSON escapes what a terminal might act on, too: package json leaves the
+// control characters above 7E as they are.
 func printJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
+	var b strings.Builder
+	e := json.NewEncoder(&b)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
-	return e.Encode(v)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	var safe strings.Builder
+	for _, c := range b.String() {
+		if c >= 0x7f && c <= 0x9f {
+			fmt.Fprintf(&safe, `\u%04x`, c)
+			continue
+		}
+		safe.WriteRune(c)
+	}
+	_, err := io.WriteString(w, safe.String())
+	return err
 }
 
 // withProgress shows key derivations, which take seconds, on a terminal.
@@ -75,10 +90,35 @@ func confirm(cmd *cobra.Command, yes bool, what, word string) error {
 		return usageError("%s; give --yes to do it", what)
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "%s.\nType %s to go on: ", what, word)
-	var typed string
-	fmt.Fscanln(os.Stdin, &typed)
+	typed, err := interruptible(cmd.Context(), func() (s string, err error) {
+		_, err = fmt.Fscanln(os.Stdin, &s)
+		return s, err
+	})
+	if cmd.Context().Err() != nil {
+		return err
+	}
 	if typed != word {
 		return fmt.Errorf("not confirmed; nothing was changed")
 	}
 	return nil
+}
+
+// interruptible waits for f, but not longer than for the context.
+func interruptible[T any](ctx context.Context, f func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		v, err := f()
+		done <- result{v, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		var none T
+		return none, context.Cause(ctx)
+	}
 }

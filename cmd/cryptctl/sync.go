@@ -28,8 +28,8 @@ func (r *reconcile) flags(cmd *cobra.Command) {
 	f.BoolVar(&r.Reseal, "reseal", false, "seal keys anew that are sealed to another state of the machine")
 }
 
-// session opens the volume with the configured keys, or with the passphrase that
-// was given or, with nothing else left, is asked for.
+// session opens the volume with the configured keys or, when none of them does,
+// with the passphrase that was given.
 func (r *reconcile) session(ctx context.Context, path string, mode luks.Mode, opts keys.Options) (s *keys.Session, done func(), err error) {
 	w, err := r.load()
 	if err != nil {
@@ -92,7 +92,7 @@ sync would do and why. It writes nothing.`,
 		defer done()
 		state, err := s.State(ctx)
 		if err != nil {
-			return err
+			return fmt.Errorf("%s: %w", a[0], err)
 		}
 		steps := keys.Plan(state, r.Policy)
 		if *asJSON {
@@ -100,12 +100,30 @@ sync would do and why. It writes nothing.`,
 		} else {
 			err = keys.WriteSteps(cmd.OutOrStdout(), steps)
 		}
-		if err == nil && *verdict && keys.Pending(steps) {
+		if err != nil || !*verdict {
+			return err
+		}
+		if keys.Pending(steps) {
 			return &exitError{code: exitPending}
 		}
-		return err
+		return notAsConfigured(a[0], steps)
 	}
 	return cmd
+}
+
+// notAsConfigured is an error when slots are not as they should be and sync
+// would leave them so.
+func notAsConfigured(name string, steps []keys.Step) error {
+	n := 0
+	for _, s := range steps {
+		if s.Action == keys.Blocked {
+			n++
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s: %d of %d slots are not as configured and sync cannot mend it; the reasons are above", name, n, len(steps))
 }
 
 func syncCommand() *cobra.Command {
@@ -137,6 +155,9 @@ When all keys change at once, give the old one with --key-file.`,
 		}
 		defer done()
 		report, err := s.Apply(ctx)
+		if err != nil {
+			err = fmt.Errorf("%s: %w", a[0], err)
+		}
 		if report == nil {
 			return err
 		}
@@ -146,7 +167,7 @@ When all keys change at once, give the old one with --key-file.`,
 			err = errors.Join(err, report.WriteTable(cmd.OutOrStdout()))
 		}
 		if n := report.Blocked(); err == nil && n > 0 {
-			return fmt.Errorf("%d of %d slots are not as configured; the reasons are above", n, len(report.Slots))
+			return fmt.Errorf("%s: %d of %d slots are not as configured; the reasons are above", a[0], n, len(report.Slots))
 		}
 		return err
 	}

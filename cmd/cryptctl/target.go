@@ -24,7 +24,6 @@ func (t *target) flags(cmd *cobra.Command) {
 	f.StringVar(&t.partition, "partition", "", "the volume is the partition with this `LABEL` on the device or image")
 	f.StringVar(&t.offset, "offset", "", "the volume begins at this `BYTE` of the device or image (1M, 512, ...)")
 	f.StringVar(&t.header, "header", "", "the header lies detached in this `FILE`")
-	cmd.MarkFlagsMutuallyExclusive("partition", "offset")
 }
 
 // volume is an open target.
@@ -74,6 +73,8 @@ func (t *target) open(path string, mode luks.Mode) (*volume, error) {
 func (t *target) narrow(v *volume, file *luks.File) error {
 	offset, size := int64(0), file.Size()
 	switch {
+	case t.partition != "" && t.offset != "":
+		return usageError("--partition and --offset both say where the volume begins; give one of them")
 	case t.partition != "":
 		table, err := disk.Read(file.File())
 		if err != nil {
@@ -129,13 +130,13 @@ func explain(err error) error {
 }
 
 // createHeader makes the file for a detached header, unless it is there.
-func createHeader(path string) error {
+func createHeader(path string) (made bool, err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return nil // whether it may be overwritten is for the probe to say
+		return false, nil // whether it may be overwritten is for the probe to say
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
-	return errors.Join(f.Truncate(luks.DefaultDataOffset), f.Close())
+	return true, errors.Join(f.Truncate(luks.DefaultDataOffset), f.Close())
 }

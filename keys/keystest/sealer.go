@@ -217,6 +217,7 @@ func (s *Sealer) give(text []byte, f Fault) *secret.Bytes {
 func (f Fault) wait(ctx context.Context) error {
 	if f.Hang != nil {
 		<-f.Hang
+		return f.Err
 	}
 	if f.Delay > 0 {
 		select {

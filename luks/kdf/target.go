@@ -43,7 +43,7 @@ func (t Target) orDefault() Target {
 	if t.Hash == "" {
 		t.Hash = "sha256"
 	}
-	if t.Time == 0 {
+	if t.Time <= 0 {
 		t.Time = 2 * time.Second
 	}
 	if t.MaxMemoryKiB == 0 {

@@ -5,14 +5,13 @@ import (
 	"iter"
 	"math/rand/v2"
 	"slices"
-	"strings"
 )
 
 // Sampling says how much is shown of what is too much to be shown in full. The
 // zero value gives the defaults.
 type Sampling struct {
 	// Subsets is how many sets of sectors that are no prefix are tried within
-	// each write. Default 16.
+	// each write. Default 16; negative for none.
 	Subsets int
 	// Combinations is how many sets of writes between two syncs are tried; up to
 	// that number it is all of them, in every order that matters. Default 64.
@@ -43,8 +42,8 @@ type Crash struct {
 	cut  cut
 }
 
-// String says what was cut: "after op 7 of 12: write of 131072 at 32768 torn
-// after 13 of 256 sectors, write 6 dropped".
+// String says what was cut: "during op 7 of 12, write of 131072 at 32768, torn
+// after 13 of 256 sectors".
 func (c Crash) String() string { return c.cut.String() }
 
 // Crashes shows every image that a power cut could have left of what was done
@@ -185,7 +184,7 @@ func (e *enumeration) sets(begin, end int) [][]int {
 	}
 	members := func(mask uint64) (set []int) {
 		for i := range n {
-			if mask>>(i%64)&1 == 1 {
+			if mask>>i&1 == 1 {
 				set = append(set, begin+i)
 			}
 		}
@@ -255,14 +254,14 @@ func permutations(set []int) [][]int {
 	return all
 }
 
-// tears tears some writes of a set, at least one.
+// tears tears some writes of a set, at least one unless it has one sector only.
 func (e *enumeration) tears(set []int) map[int]tear {
 	torn := map[int]tear{}
 	sure := set[e.rand.IntN(len(set))]
 	for _, i := range set {
 		n := len(pieces(e.ops[i]))
 		switch {
-		case i != sure && e.rand.IntN(2) == 1:
+		case n == 1 || i != sure && e.rand.IntN(2) == 1:
 		case e.rand.IntN(2) == 1:
 			torn[i] = tear{of: n, first: e.rand.IntN(n)}
 		default:
@@ -294,15 +293,19 @@ func (e *enumeration) subsets(n int) []tear {
 	for len(all) < e.Subsets {
 		all = append(all, e.random(n))
 	}
-	return all[:e.Subsets]
+	return all[:max(e.Subsets, 0)]
 }
 
-// random is a set of sectors, from very few to nearly all.
+// random is a set of sectors that is no prefix, from very few to nearly all. It
+// needs at least two to choose from.
 func (e *enumeration) random(n int) tear {
 	t := tear{of: n, name: fmt.Sprintf("random set %d", e.rand.Uint32()), set: make([]bool, n)}
-	density := e.rand.Float64()
-	for i := range t.set {
-		t.set[i] = e.rand.Float64() < density
+	for prefix := true; prefix; {
+		density := e.rand.Float64()
+		for i := range t.set {
+			t.set[i] = e.rand.Float64() < density
+			prefix = prefix && (i == 0 || t.set[i-1] || !t.set[i])
+		}
 	}
 	return t
 }
@@ -313,86 +316,4 @@ func (e *enumeration) apply(all []piece, t tear) {
 			copy(e.shown.image[p.at:], p.data)
 		}
 	}
-}
-
-// piece is the part of a write that lies in one sector.
-type piece struct {
-	at   int64
-	data []byte
-}
-
-func pieces(o Op) []piece {
-	var all []piece
-	for at, data := o.Offset, o.Data; len(data) > 0; {
-		n := min(SectorSize-at%SectorSize, int64(len(data)))
-		all = append(all, piece{at, data[:n]})
-		at, data = at+n, data[n:]
-	}
-	return all
-}
-
-// tear is which sectors of a write reached the disk: the first ones, or a set.
-type tear struct {
-	of    int
-	first int
-	set   []bool
-	name  string // of the set
-}
-
-func (t tear) has(i int) bool {
-	if t.set != nil {
-		return t.set[i]
-	}
-	return i < t.first
-}
-
-func (t tear) String() string {
-	if t.set == nil {
-		return fmt.Sprintf("torn after %d of %d sectors", t.first, t.of)
-	}
-	n := 0
-	for _, there := range t.set {
-		if there {
-			n++
-		}
-	}
-	return fmt.Sprintf("torn, with %d of %d sectors there (%s)", n, t.of, t.name)
-}
-
-// cut is where a power cut fell. Operations count from 0 here and from 1 in its
-// text.
-type cut struct {
-	total   int
-	ops     []Op
-	op      int // the last operation that was begun
-	torn    map[int]tear
-	order   []int // of what arrived, where that is not all in their order
-	dropped []int
-}
-
-func (c cut) String() string {
-	if c.op < 0 {
-		return fmt.Sprintf("before op 1 of %d", c.total)
-	}
-	var parts []string
-	for i := range c.op + 1 {
-		if t, ok := c.torn[i]; ok {
-			parts = append(parts, fmt.Sprintf("op %d (%s) %s", i+1, c.ops[i], t))
-		}
-	}
-	for _, i := range c.dropped {
-		parts = append(parts, fmt.Sprintf("op %d (%s) dropped", i+1, c.ops[i]))
-	}
-	if !slices.IsSorted(c.order) {
-		var order []string
-		for _, i := range c.order {
-			order = append(order, fmt.Sprint(i+1))
-		}
-		parts = append(parts, "in the order "+strings.Join(order, ", "))
-	}
-	text := fmt.Sprintf("after op %d of %d (%s)", c.op+1, c.total, c.ops[c.op])
-	if len(parts) > 0 {
-		text += ": " + strings.Join(parts, ", ")
-	}
-	return text
 }

@@ -58,6 +58,13 @@ func (d *Disk) Bytes() []byte {
 	return bytes.Clone(d.image)
 }
 
+// View calls look with the contents, which look must neither change nor keep.
+func (d *Disk) View(look func(image []byte)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	look(d.image)
+}
+
 // Size implements luks.Device.
 func (d *Disk) Size() int64 { return int64(len(d.image)) }
 

@@ -1,0 +1,439 @@
+package luks_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/cryptctl/cryptctl/luks"
+)
+
+func TestBackup(t *testing.T) {
+	d, h := newVolume(t)
+	d.data[dataOffset-1] = 0xff // a leftover of an interrupted change
+	b := deviceOf(t, h)
+	if got := len(b.data) - 64<<10; got != dataOffset {
+		t.Errorf("the backup has %d bytes, want %d", got, dataOffset)
+	}
+	back := sound(t, b)
+	if diff := cmp.Diff(string(h.JSON()), string(back.JSON())); diff != "" {
+		t.Errorf("the backup's document (-header +backup):\n%s", diff)
+	}
+	if back.UUID() != h.UUID() || back.Label() != h.Label() || back.SeqID() != h.SeqID() || back.Subsystem() != h.Subsystem() {
+		t.Errorf("the backup says %s %q %d", back.UUID(), back.Label(), back.SeqID())
+	}
+	if got := opens(t, back, "zero", "one"); got != "zero:0 one:1" {
+		t.Errorf("the backup opens %q", got)
+	}
+}
+
+// TestBackupOfDamage: a backup of a header with one good copy has two.
+func TestBackupOfDamage(t *testing.T) {
+	d, _ := newVolume(t)
+	d.data[atJSON] ^= 1
+	sound(t, deviceOf(t, mustRead(t, d)))
+}
+
+// TestBackupIsOfNow: what is backed up is what is on the disk, not what was read
+// long ago.
+func TestBackupIsOfNow(t *testing.T) {
+	_, h := newVolume(t)
+	commit(t, h, luks.RemoveKeyslot(1))
+	if got := opens(t, sound(t, deviceOf(t, h)), "zero", "one"); got != "zero:0" {
+		t.Errorf("the backup opens %q", got)
+	}
+}
+
+func TestBackupFile(t *testing.T) {
+	_, h := newVolume(t)
+	path := filepath.Join(t.TempDir(), "header.img")
+	if err := h.BackupFile(path); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode() != 0o400 || info.Size() != dataOffset {
+		t.Errorf("mode %v, %d bytes, %v", info.Mode(), info.Size(), err)
+	}
+	if got := opens(t, sound(t, openFile(t, path, luks.ReadOnly)), "zero", "one"); got != "zero:0 one:1" {
+		t.Errorf("opens %q", got)
+	}
+
+	was, _ := os.ReadFile(path)
+	if err := h.BackupFile(path); err == nil || !strings.Contains(err.Error(), "exists already and is left as it is; name a new file") {
+		t.Errorf("over a file: %v", err)
+	}
+	if is, _ := os.ReadFile(path); !bytes.Equal(is, was) {
+		t.Error("the file was overwritten")
+	}
+	if err := h.BackupFile(filepath.Join(t.TempDir(), "no", "such", "place")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("in a directory that is not there: %v", err)
+	}
+}
+
+// TestBackupFails leaves no half of a file behind.
+func TestBackupFails(t *testing.T) {
+	d, h := newVolume(t)
+	path := filepath.Join(t.TempDir(), "header.img")
+	for _, at := range []int64{0, metadataSize, 2 * metadataSize, 2*metadataSize + areaBytes} {
+		d.before = func(op operation) error {
+			if op.offset == at {
+				return errBroken
+			}
+			return nil
+		}
+		if err := h.BackupFile(path); !errors.Is(err, errBroken) || !strings.HasPrefix(err.Error(), path+": ") {
+			t.Errorf("read fails at %d: %v", at, err)
+		}
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Fatalf("read fails at %d: the file is there", at)
+		}
+	}
+	d.before = nil
+	if err := h.Backup(brokenWriter{}); !errors.Is(err, errBroken) {
+		t.Errorf("write fails: %v", err)
+	}
+}
+
+type brokenWriter struct{}
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, errBroken }
+
+// restoreCase is a device, a backup and what restoring it means.
+type restoreCase struct {
+	name          string
+	device        func(t *testing.T, d *disk) *disk // of what the volume is now
+	revived, lost []int
+	concerns      []string
+	opens         string
+	seq           uint64
+}
+
+func TestRestore(t *testing.T) {
+	changed := func(changes ...luks.Change) func(*testing.T, *disk) *disk {
+		return func(t *testing.T, d *disk) *disk {
+			commit(t, mustRead(t, d), changes...)
+			return d
+		}
+	}
+	withKey := func(change func(t *testing.T, key *luks.VolumeKey) luks.Change) func(*testing.T, *disk) *disk {
+		return func(t *testing.T, d *disk) *disk {
+			h := mustRead(t, d)
+			commit(t, h, change(t, unlock(t, h, "zero")))
+			return d
+		}
+	}
+	const noHeader = "the device holds no LUKS header; whatever lies in its first bytes would be overwritten"
+	const otherKey = "the backup has another volume key, so the data on the device would be lost"
+	const otherLayout = "the backup has another layout, so the header is overwritten in place and a power cut leaves neither; keep the backup until it is done"
+	for _, tt := range []restoreCase{
+		{name: "nothing changed", device: changed(), opens: "zero:0 one:1", seq: 2},
+		{name: "a slot removed", device: changed(luks.RemoveKeyslot(1)), revived: []int{1}, opens: "zero:0 one:1", seq: 3},
+		{name: "a slot added", device: withKey(func(t *testing.T, key *luks.VolumeKey) luks.Change {
+			return luks.AddKeyslot(7, seal(t, key, "new"), nil)
+		}), lost: []int{7}, opens: "zero:0 one:1", seq: 3},
+		{name: "a slot replaced", device: withKey(func(t *testing.T, key *luks.VolumeKey) luks.Change {
+			return luks.ReplaceKeyslot(1, seal(t, key, "new"), nil)
+		}), revived: []int{1}, lost: []int{1}, opens: "zero:0 one:1", seq: 3},
+		{name: "a priority changed", device: changed(luks.SetPriority(0, luks.PriorityPrefer)), opens: "zero:0 one:1", seq: 3},
+		{name: "label changed by another tool", device: func(_ *testing.T, d *disk) *disk {
+			d.patchBoth(func(p []byte) { p[atLabel] = 'L' })
+			return d
+		}, opens: "zero:0 one:1", seq: 2},
+		{name: "key material damaged", device: func(_ *testing.T, d *disk) *disk {
+			d.data[2*metadataSize+100] ^= 1
+			return d
+		}, revived: []int{0}, lost: []int{0}, opens: "zero:0 one:1", seq: 2},
+		{name: "erased", device: func(t *testing.T, d *disk) *disk {
+			if _, err := mustRead(t, d).Erase(); err != nil {
+				t.Fatal(err)
+			}
+			return d
+		}, revived: []int{0, 1}, opens: "zero:0 one:1", seq: 3},
+		{name: "one copy torn", device: func(_ *testing.T, d *disk) *disk { d.data[atJSON] ^= 1; return d }, opens: "zero:0 one:1", seq: 2},
+		{name: "many changes since", device: func(t *testing.T, d *disk) *disk {
+			for _, off := range d.offsets() {
+				setSeq(d, off, 99, "label")
+			}
+			return d
+		}, opens: "zero:0 one:1", seq: 100},
+		{name: "both copies torn", device: func(_ *testing.T, d *disk) *disk {
+			d.data[atJSON] ^= 1
+			d.data[metadataSize+atJSON] ^= 1
+			return d
+		}, revived: []int{0, 1}, opens: "zero:0 one:1", seq: 2},
+		{name: "zeros", device: func(*testing.T, *disk) *disk { return newDisk(deviceSize) }, revived: []int{0, 1}, concerns: []string{noHeader}, opens: "zero:0 one:1", seq: 2},
+		{name: "zeros, for a detached header", device: func(*testing.T, *disk) *disk { return newDisk(dataOffset) }, revived: []int{0, 1}, concerns: []string{
+			noHeader, "the device ends at byte 1048576 and the backup's data begins at byte 1048576, which is right for a detached header only",
+		}, opens: "zero:0 one:1", seq: 2},
+		{name: "LUKS1", device: func(_ *testing.T, d *disk) *disk {
+			d.data[atVersion+1] = 1
+			return d
+		}, revived: []int{0, 1}, concerns: []string{"the device holds a LUKS1 volume, whose header would be overwritten"}, opens: "zero:0 one:1", seq: 2},
+		{name: "same volume, another UUID", device: func(_ *testing.T, d *disk) *disk {
+			d.patchBoth(func(p []byte) { p[atUUID] = '5' })
+			return d
+		}, concerns: []string{"the backup is of volume 4e9f7a52-5ad6-4f1f-9b1d-2f6f0f1c9e3b, the device holds 5e9f7a52-5ad6-4f1f-9b1d-2f6f0f1c9e3b"}, opens: "zero:0 one:1", seq: 2},
+		{name: "another volume, same UUID", device: func(t *testing.T, d *disk) *disk {
+			format(t, d, luks.FormatOptions{UUID: "4e9f7a52-5ad6-4f1f-9b1d-2f6f0f1c9e3b", MetadataSize: metadataSize, DataOffset: dataOffset}, "new")
+			return d
+		}, revived: []int{0, 1}, lost: []int{0}, concerns: []string{otherKey}, opens: "zero:0 one:1", seq: 2},
+		{name: "another layout", device: func(t *testing.T, _ *disk) *disk {
+			d := newDisk(4 << 20)
+			format(t, d, luks.FormatOptions{UUID: "4e9f7a52-5ad6-4f1f-9b1d-2f6f0f1c9e3b", MetadataSize: 32 << 10, DataOffset: 2 << 20}, "new", "newer", "newest")
+			return d
+		}, revived: []int{0, 1}, lost: []int{0, 1, 2}, concerns: []string{otherKey, otherLayout}, opens: "zero:0 one:1", seq: 2},
+	} {
+		t.Run(tt.name, func(t *testing.T) { tryRestore(t, tt) })
+	}
+}
+
+func tryRestore(t *testing.T, tt restoreCase) {
+	volume, h := newVolume(t)
+	backup := mustRead(t, deviceOf(t, h).untouchable(t))
+	d := tt.device(t, volume)
+	data := stream("data", len(d.data)-dataOffset)
+	copy(d.data[dataOffset:], data)
+	d.before = func(op operation) error {
+		if op.kind != "read" {
+			t.Errorf("planning does a %s", op.kind)
+		}
+		return nil
+	}
+	plan, err := luks.PlanRestore(d, backup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(plan.Revived, tt.revived) || !slices.Equal(plan.Lost, tt.lost) {
+		t.Errorf("revived %v, lost %v; want %v, %v", plan.Revived, plan.Lost, tt.revived, tt.lost)
+	}
+	if diff := cmp.Diff(tt.concerns, plan.Concerns); diff != "" {
+		t.Errorf("concerns (-want +got):\n%s", diff)
+	}
+	if len(tt.concerns) > 0 {
+		if h, err := plan.Run(false); h != nil || !errors.Is(err, luks.ErrNeedsForce) || err.Error() != "the restore needs force: "+tt.concerns[0] {
+			t.Errorf("without force: %v", err)
+		}
+	}
+	d.before = nil
+	restored, err := plan.Run(len(tt.concerns) > 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := sound(t, d)
+	if now.SeqID() != tt.seq || restored.SeqID() != tt.seq {
+		t.Errorf("sequence %d, want %d", now.SeqID(), tt.seq)
+	}
+	if got := opens(t, now, "zero", "one", "new", "newer"); got != tt.opens {
+		t.Errorf("opens %q", got)
+	}
+	if now.UUID() != backup.UUID() || now.Label() != "label" || tokens(now) != tokens(backup) {
+		t.Errorf("UUID %s, label %q, tokens %s", now.UUID(), now.Label(), tokens(now))
+	}
+	if !bytes.Equal(d.data[dataOffset:], data) {
+		t.Error("the data was touched")
+	}
+}
+
+func TestRestoreRefused(t *testing.T) {
+	volume, h := newVolume(t)
+	backup := mustRead(t, deviceOf(t, h))
+	if _, err := luks.PlanRestore(newDisk(dataOffset-1), backup); err == nil || !strings.Contains(err.Error(), "the device of 1048575 bytes is too small for the backup's header of 1048576 bytes") {
+		t.Errorf("a device that is too small: %v", err)
+	}
+	d := volume.clone()
+	d.before = func(operation) error { return errBroken }
+	if _, err := luks.PlanRestore(d, backup); !errors.Is(err, errBroken) {
+		t.Errorf("a device that cannot be read: %v", err)
+	}
+}
+
+// TestRestoreConflict: consent was given to a plan, and the plan was of a header
+// that is there no more.
+func TestRestoreConflict(t *testing.T) {
+	volume, h := newVolume(t)
+	backup := mustRead(t, deviceOf(t, h))
+	larger := newDisk(4 << 20)
+	format(t, larger, luks.FormatOptions{DataOffset: 2 << 20}, "new")
+	for name, d := range map[string]*disk{"same layout": volume, "another layout": larger, "no header": newDisk(4 << 20)} {
+		plan, err := luks.PlanRestore(d, backup)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if plan.Current != nil {
+			commit(t, plan.Current, luks.SetPriority(0, luks.PriorityPrefer))
+		} else {
+			format(t, d, luks.FormatOptions{DataOffset: 2 << 20}, "meanwhile")
+		}
+		was := bytes.Clone(d.data)
+		if _, err := plan.Run(true); !errors.Is(err, luks.ErrConflict) || !bytes.Equal(was, d.data) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestRestoreNoRoom: where old and new key material do not fit side by side,
+// nothing is written.
+func TestRestoreNoRoom(t *testing.T) {
+	d, h := newVolume(t)
+	backup := mustRead(t, deviceOf(t, h))
+	key := unlock(t, h, "zero")
+	h = commit(t, h, luks.ReplaceKeyslot(0, seal(t, key, "a"), nil))
+	h = commit(t, h, luks.ReplaceKeyslot(1, seal(t, key, "b"), nil))
+	plan, err := luks.PlanRestore(d, backup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	was := bytes.Clone(d.data)
+	var room *luks.RoomError
+	if _, err := plan.Run(true); !errors.As(err, &room) || room.What != luks.KeyslotsArea || !bytes.Equal(d.data, was) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestRestoreOddSlots: slots that cannot be used are in backups too, and are
+// restored as they are.
+func TestRestoreOddSlots(t *testing.T) {
+	for _, f := range slotFaults() {
+		d := f.volume(t)
+		backup := mustRead(t, deviceOf(t, mustRead(t, d)))
+		plan, err := luks.PlanRestore(d, backup)
+		if err != nil {
+			t.Errorf("%s: %v", f.name, err)
+			continue
+		}
+		if len(plan.Revived)+len(plan.Lost)+len(plan.Concerns) > 0 {
+			t.Errorf("%s: revived %v, lost %v, concerns %v", f.name, plan.Revived, plan.Lost, plan.Concerns)
+		}
+	}
+}
+
+func TestRepair(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		damage func(d *disk)
+		done   []string
+	}{
+		{"torn primary", func(d *disk) { d.data[atJSON] ^= 1 }, []string{"the primary copy, which was bad, was written again from the other"}},
+		{"no primary", func(d *disk) { clear(d.data[:metadataSize]) }, []string{"the primary copy, which was absent, was written again from the other"}},
+		{"torn secondary", func(d *disk) { d.data[metadataSize+atJSON] ^= 1 }, []string{"the secondary copy, which was bad, was written again from the other"}},
+		{"stale secondary", func(d *disk) { setSeq(d, 0, 5, "label") }, []string{"the secondary copy, which was stale, was written again from the other"}},
+		{"copies that differ", func(d *disk) { setSeq(d, metadataSize, 1, "x") }, []string{"the secondary copy, which was stale, was written again from the other"}},
+		{"leftovers", func(d *disk) { d.data[dataOffset-1] = 1 }, []string{"key material that no keyslot uses was wiped"}},
+		{"both", func(d *disk) { d.data[atJSON] ^= 1; d.data[2*metadataSize+2*areaBytes] = 1 }, []string{
+			"the primary copy, which was bad, was written again from the other", "key material that no keyslot uses was wiped",
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d, _ := newVolume(t)
+			tt.damage(d)
+			was := mustRead(t, d)
+			h, done, err := luks.Repair(d)
+			if diff := cmp.Diff(tt.done, done); err != nil || diff != "" {
+				t.Errorf("error %v, done (-want +got):\n%s", err, diff)
+			}
+			now := sound(t, d)
+			if got := opens(t, h, "zero", "one"); got != "zero:0 one:1" || h.SeqID() != was.SeqID() || now.Label() != was.Label() {
+				t.Errorf("opens %q, sequence %d, label %q", got, h.SeqID(), now.Label())
+			}
+		})
+	}
+	t.Run("nothing to do", func(t *testing.T) {
+		d, _ := newVolume(t)
+		if h, done, err := luks.Repair(d.untouchable(t)); err != nil || len(done) > 0 || h.SeqID() != 1 {
+			t.Errorf("done %v, error %v", done, err)
+		}
+	})
+	t.Run("nothing to repair from", func(t *testing.T) {
+		if h, done, err := luks.Repair(newDisk(deviceSize).untouchable(t)); h != nil || done != nil || !errors.Is(err, luks.NotLUKS) {
+			t.Errorf("done %v, error %v", done, err)
+		}
+	})
+	t.Run("write fails", func(t *testing.T) {
+		for n := range 4 {
+			d, _ := newVolume(t)
+			d.data[atJSON] ^= 1
+			d.data[dataOffset-1] = 1
+			d.failAt(n, true)
+			if h, done, err := luks.Repair(d); h != nil || done != nil || !errors.Is(err, errBroken) {
+				t.Errorf("operation %d fails: done %v, error %v", n, done, err)
+			}
+		}
+	})
+}
+
+func TestErase(t *testing.T) {
+	erased := func(t *testing.T, d *disk) {
+		t.Helper()
+		h := mustRead(t, d)
+		if len(h.Keyslots()) != 0 || len(h.Tokens()) != 0 || len(h.Requirements()) != 0 {
+			t.Errorf("left: %s", h.JSON())
+		}
+		if bytes.ContainsFunc(d.data[2*metadataSize:dataOffset], func(r rune) bool { return r != 0 }) {
+			t.Error("the keyslots area is not all zeros")
+		}
+		for _, c := range h.Copies() {
+			if c.State != luks.CopyGood {
+				t.Errorf("the %s copy is %s", c.Name, c.State)
+			}
+		}
+	}
+	t.Run("a volume", func(t *testing.T) {
+		d, h := newVolume(t)
+		next, err := h.Erase()
+		if err != nil || next.SeqID() != 2 || next.UUID() != h.UUID() {
+			t.Fatalf("got %v, %v", next, err)
+		}
+		erased(t, d)
+	})
+	t.Run("headers that are not trusted", func(t *testing.T) {
+		for _, f := range untrustedFaults() {
+			d := f.volume(t)
+			if _, err := mustRead(t, d).Erase(); err != nil {
+				t.Errorf("%s: %v", f.name, err)
+				continue
+			}
+			erased(t, d)
+		}
+	})
+	t.Run("again, after each write that can fail", func(t *testing.T) {
+		for n := range 6 {
+			d, h := newVolume(t)
+			d.failAt(n, true)
+			if _, err := h.Erase(); !errors.Is(err, errBroken) {
+				t.Fatalf("operation %d fails: %v", n, err)
+			}
+			d.before = nil
+			if _, err := mustRead(t, d).Erase(); err != nil {
+				t.Fatal(err)
+			}
+			erased(t, d)
+		}
+	})
+}
+
+// TestUntouchedByErase: data and backups are as they were; the backup is the way
+// back.
+func TestUntouchedByErase(t *testing.T) {
+	d, h := newVolume(t)
+	copy(d.data[dataOffset:], stream("data", 64<<10))
+	var image bytes.Buffer
+	if err := h.Backup(&image); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Erase(); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(d.data[dataOffset:], stream("data", 64<<10)) {
+		t.Error("the data was touched")
+	}
+	if n := binary.BigEndian.Uint64(image.Bytes()[atSeqID:]); n != 1 {
+		t.Errorf("the backup's sequence number is %d", n)
+	}
+}
