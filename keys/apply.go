@@ -154,10 +154,27 @@ func (s *Session) Apply(ctx context.Context) (*Report, error) {
 	if noArea(err) {
 		err = s.commitOneByOne(steps, made)
 	}
+	changed := before != s.header.SeqID()
+	if err == nil && !changed {
+		changed, err = s.clean()
+	}
 	if err != nil && !errors.Is(err, luks.ErrNotWiped) {
 		return nil, err
 	}
-	return s.report(steps, before != s.header.SeqID()), err
+	return s.report(steps, changed), err
+}
+
+// clean ends what an interrupted change left to do, such as wiping a key that it
+// removed: where there is nothing to change, no commit does it.
+func (s *Session) clean() (changed bool, err error) {
+	_, done, err := s.header.Repair()
+	if err != nil {
+		return false, fmt.Errorf("%w: %w", luks.ErrNotWiped, err)
+	}
+	for _, what := range done {
+		s.opts.log().Warn("header cleaned", "volume", s.name, "what", what)
+	}
+	return len(done) > 0, nil
 }
 
 func noArea(err error) bool {

@@ -249,3 +249,6 @@ func counted(ctx context.Context) (context.Context, *atomic.Int32) {
 	n := new(atomic.Int32)
 	return kdf.WithTrace(ctx, kdf.Trace{Start: func(kdf.Cost) { n.Add(1) }}), n
 }
+
+// faultAt fails the n-th write or sync, counted from 0, without effect.
+func faultAt(n int, err error) lukstest.Fault { return lukstest.Fault{After: n, Err: err} }

@@ -3,7 +3,9 @@ package keys
 import (
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
+	"unicode"
 )
 
 // Outcome is what became of a slot.
@@ -97,7 +99,17 @@ func writeTable(w io.Writer, what string, rows [][4]string) error {
 		if r[2] == "" {
 			r[2] = "-"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", r[0], r[1], r[2], r[3])
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", r[0], r[1], oneLine(r[2]), oneLine(r[3]))
 	}
 	return t.Flush()
+}
+
+// oneLine keeps a row one row: reasons hold what servers and disks say.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, s)
 }

@@ -137,7 +137,7 @@ func TestJSONFull(t *testing.T) {
 	t.Run("sync", func(t *testing.T) {
 		d := format(t, static(0, "zero"), padded{"one", 5000}.key(1), static(2, "two"))
 		before := string(d.Bytes())
-		s := open(t, d, keys.Options{}, static(0, "zero"), padded{"one", 5000}.key(1), padded{"three", 5000}.key(3), static(4, "four"))
+		s := open(t, d, keys.Options{}, static(0, "zero"), padded{"one", 5000}.key(1), padded{"three", 6000}.key(3), static(4, "four"))
 		r, err := s.Apply(t.Context())
 		isFull(t, err)
 		if r != nil || string(d.Bytes()) != before || len(d.Ops()) > 0 {

@@ -345,3 +345,6 @@ func Repair(dev Device) (h *Header, done []string, err error) {
 	h, err = read(dev)
 	return h, done, err
 }
+
+// Repair is [Repair] of the device that the header was read from.
+func (h *Header) Repair() (next *Header, done []string, err error) { return Repair(h.dev) }

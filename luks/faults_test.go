@@ -105,15 +105,7 @@ func TestWriteErrors(t *testing.T) {
 // state is all that a header says, key material included.
 func state(t *testing.T, h *luks.Header) string {
 	t.Helper()
-	s := string(h.JSON())
-	for _, k := range h.Keyslots() {
-		sum, err := h.KeyslotSum(k.ID)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s += fmt.Sprintf(" %d:%x", k.ID, sum)
-	}
-	return s
+	return fmt.Sprint(string(h.JSON()), sums(t, h))
 }
 
 // TestLyingDevice: a device that returns other bytes than were written must not

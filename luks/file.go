@@ -52,6 +52,10 @@ func OpenFile(path string, mode Mode) (*File, error) {
 	if err != nil {
 		return nil, openError(path, mode, err)
 	}
+	if mode != ReadOnly && readOnlyDevice(f) {
+		f.Close()
+		return nil, fmt.Errorf("%s: read-only: %w", path, ErrReadOnly)
+	}
 	size, err := f.Seek(0, io.SeekEnd) // works for block devices, where Stat gives 0
 	if err != nil {
 		f.Close()

@@ -118,6 +118,13 @@ func unlinkIfLast(file *os.File, path string) {
 	}
 }
 
+// readOnlyDevice reports whether the kernel would refuse writes to a block
+// device that it let us open for writing.
+func readOnlyDevice(f *os.File) bool {
+	n, err := unix.IoctlGetInt(int(f.Fd()), unix.BLKROGET)
+	return err == nil && n != 0
+}
+
 func systemOpenError(path string, err error) error {
 	switch {
 	case errors.Is(err, unix.EBUSY):

@@ -12,8 +12,29 @@ import (
 	"github.com/cryptctl/cryptctl/disk"
 )
 
+// keyRow is one key of a configuration for people and for JSON.
+type keyRow struct {
+	Volume  string `json:"volume"`
+	Cipher  string `json:"cipher"`
+	KeySize int    `json:"key_size"` // bits
+	Slot    int    `json:"slot"`
+	Kind    string `json:"kind"`
+	At      string `json:"at"`
+}
+
+func keyRows(c *config.Config) []keyRow {
+	rows := []keyRow{}
+	for _, v := range c.Volumes {
+		for _, k := range v.Keys {
+			rows = append(rows, keyRow{v.Volume, v.Cipher, v.KeySize, k.Slot, k.Kind(), k.Source.String()})
+		}
+	}
+	return rows
+}
+
 func configCommand() *cobra.Command {
 	var files []string
+	var asJSON *bool
 	validate := &cobra.Command{
 		Use:   "validate",
 		Short: "Check the disk encryption of a machine configuration",
@@ -28,23 +49,26 @@ func configCommand() *cobra.Command {
 				return err
 			}
 			defer c.Wipe()
+			if *asJSON {
+				return printJSON(cmd.OutOrStdout(), keyRows(c))
+			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 			fmt.Fprintln(w, "VOLUME\tCIPHER\tBITS\tSLOT\tKIND\tAT")
-			for _, v := range c.Volumes {
-				for _, k := range v.Keys {
-					fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\t%s\n", v.Volume, v.Cipher, v.KeySize, k.Slot, k.Kind(), k.Source)
-				}
+			for _, k := range keyRows(c) {
+				fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\t%s\n", k.Volume, k.Cipher, k.KeySize, k.Slot, k.Kind, k.At)
 			}
 			return w.Flush()
 		},
 	}
 	validate.Flags().StringArrayVarP(&files, "file", "f", nil, "machine configuration `FILE` (repeatable; - is stdin)")
+	asJSON = jsonFlag(validate)
 	return group("config", "Work on machine configurations", validate)
 }
 
 func diskCommand() *cobra.Command {
 	var size string
 	var specs []string
+	var asJSON *bool
 	create := &cobra.Command{
 		Use:     "create FILE",
 		Short:   "Make a new disk image with GPT partitions",
@@ -68,12 +92,13 @@ func diskCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return writePartitions(cmd, t)
+			return writePartitions(cmd, t, *asJSON)
 		},
 	}
+	asJSON = jsonFlag(create)
 	create.Flags().StringVar(&size, "size", "", "`SIZE` of the image: 512M, 2G")
 	create.Flags().StringArrayVar(&specs, "partition", nil, "a partition as `LABEL=SIZE`, or LABEL=rest (repeatable)")
-	var asJSON *bool
+	var listJSON *bool
 	list := &cobra.Command{
 		Use:   "list DEVICE",
 		Short: "List the partitions of a disk or image",
@@ -86,20 +111,20 @@ func diskCommand() *cobra.Command {
 			defer f.Close()
 			t, err := disk.Read(f)
 			if err != nil {
-				return fmt.Errorf("%s: %w", a[0], err)
+				return err
 			}
-			if *asJSON {
-				t.Partitions = append([]disk.Partition{}, t.Partitions...) // [], not null
-				return printJSON(cmd.OutOrStdout(), t)
-			}
-			return writePartitions(cmd, t)
+			return writePartitions(cmd, t, *listJSON)
 		},
 	}
-	asJSON = jsonFlag(list)
+	listJSON = jsonFlag(list)
 	return group("disk", "Make disk images and list partitions", create, list)
 }
 
-func writePartitions(cmd *cobra.Command, t *disk.Table) error {
+func writePartitions(cmd *cobra.Command, t *disk.Table, asJSON bool) error {
+	if asJSON {
+		t.Partitions = append([]disk.Partition{}, t.Partitions...) // [], not null
+		return printJSON(cmd.OutOrStdout(), t)
+	}
 	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "NUMBER\tLABEL\tOFFSET\tSIZE")
 	for _, p := range t.Partitions {

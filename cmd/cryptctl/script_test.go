@@ -64,13 +64,15 @@ func condition(cond string) (bool, error) {
 //	poke FILE OFFSET 'BYTES'     overwrite bytes; \x00 and the like are known
 //	mutate [COPY] FILE PATH VAL  change the JSON (or @uuid, @seqid) of both LUKS2 header copies, or of COPY 0 or 1
 //	note FILE UUID REACH         write the note of an interrupted format
+//	relabel FILE NUMBER 'LABEL'  give a GPT partition another label
+//	loop FILE                    make a read-only loop device, $LOOP
 //	hash FILE...                 remember what is in the files
 //	same FILE...                 they hold what they held then
 //	mode FILE OCTAL              the file has these permissions
 func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
 		"runs": runs, "json": jsonHas, "key": keyFile, "image": image, "random": random, "poke": poke,
-		"mutate": mutateCommand, "note": note, "hash": hash, "same": same, "mode": mode,
+		"mutate": mutateCommand, "note": note, "relabel": relabel, "loop": loop, "hash": hash, "same": same, "mode": mode,
 	}
 }
 
@@ -319,4 +321,3 @@ func lookPath(name string) (string, error) {
 	}
 	return "", fmt.Errorf("%s: not found", name)
 }
-

@@ -145,11 +145,14 @@ When all keys change at once, give the old one with --key-file.`,
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, a []string) error {
 		ctx := withProgress(cmd.Context())
-		cost, err := c.cost(ctx)
-		if err != nil {
-			return err
+		var opts keys.Options // without a cost it is calibrated when a slot is made, which mostly none is
+		if c != defaultCost() {
+			var err error
+			if opts.Cost, err = c.cost(ctx); err != nil {
+				return err
+			}
 		}
-		s, done, err := r.session(ctx, a[0], luks.ReadWrite, keys.Options{Cost: cost})
+		s, done, err := r.session(ctx, a[0], luks.ReadWrite, opts)
 		if err != nil {
 			return err
 		}

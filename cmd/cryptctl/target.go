@@ -78,7 +78,7 @@ func (t *target) narrow(v *volume, file *luks.File) error {
 	case t.partition != "":
 		table, err := disk.Read(file.File())
 		if err != nil {
-			return fmt.Errorf("%s: %w", v.name, err)
+			return err
 		}
 		p, err := table.Find(t.partition)
 		if err != nil {

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/cryptctl/cryptctl"
+
+// rooms says which packages of the project a package may import; "*" is all but
+// the commands, which nobody imports. docs/architecture.md gives the reasons. A
+// package that is not here does not exist yet: decide what it may know first.
+func rooms() map[string][]string {
+	return map[string][]string{
+		"secret":        nil,
+		"probe/marker":  nil,
+		"probe":         {"probe/marker"},
+		"disk":          nil,
+		"luks/kdf":      {"secret"},
+		"luks":          {"luks/kdf", "probe/marker", "secret"},
+		"luks/lukstest": nil,
+		"meta":          {"secret"},
+		"keys":          {"luks", "luks/kdf", "secret"},
+		"keys/keystest": {"keys", "secret"},
+		"config":        {"secret"},
+		"bench":         {"*"},
+		"cmd/cryptctl":  {"*"},
+	}
+}
+
+// foreign are modules that a program must not get which links luks or keys only.
+func foreign() []string {
+	return []string{
+		"google.golang.org/grpc", "google.golang.org/protobuf", "github.com/google/go-tpm", "github.com/spf13/cobra",
+		"github.com/spf13/pflag", "go.yaml.in/yaml", "gopkg.in/yaml", "github.com/siderolabs/",
+	}
+}
+
+// goPackage is what go list says of a package. Imports are those of its program
+// text, not of its tests; Deps are all it leads to.
+type goPackage struct {
+	ImportPath string
+	Imports    []string
+	Deps       []string
+}
+
+func goList(t *testing.T) []goPackage {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,Deps", module+"/...")
+	var problem strings.Builder
+	cmd.Stderr = &problem
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, problem.String())
+	}
+	var packages []goPackage
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p goPackage
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return packages
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		packages = append(packages, p)
+	}
+}
+
+// TestImports holds the import graph to the list.
+func TestImports(t *testing.T) {
+	t.Parallel()
+	allowed, seen := rooms(), map[string]bool{}
+	for _, p := range goList(t) {
+		name := room(p.ImportPath)
+		may, known := allowed[name]
+		if !known {
+			t.Errorf("package %s is not in the list of rooms: say there, and in docs/architecture.md, what it may import", name)
+		}
+		seen[name] = true
+		for _, path := range p.Imports {
+			other := room(path)
+			switch {
+			case other == "":
+			case strings.HasPrefix(other, "cmd/"):
+				t.Errorf("%s imports the command %s", name, other)
+			case !slices.Contains(may, other) && !slices.Contains(may, "*"):
+				t.Errorf("%s imports %s, which it must not know", name, other)
+			}
+		}
+		if name != "luks" && name != "keys" {
+			continue
+		}
+		for _, path := range p.Deps {
+			for _, prefix := range foreign() {
+				if strings.HasPrefix(path, prefix) {
+					t.Errorf("whoever links %s gets %s", name, path)
+				}
+			}
+		}
+	}
+	for name := range allowed {
+		if !seen[name] {
+			t.Errorf("there is no package %s", name)
+		}
+	}
+}
+
+// room is a package's path inside the project, "" for those of others.
+func room(path string) string {
+	name, ours := strings.CutPrefix(path, module+"/")
+	if !ours {
+		return ""
+	}
+	return name
+}
