@@ -130,7 +130,8 @@ func seal(ctx context.Context, k Key, volume *luks.VolumeKey, prints fingerprint
 
 // Apply plans and runs the plan. Everything that changes goes into one commit;
 // when the keyslots area has no room for that, removals go first where a kept
-// key allows it, then the new keys one by one. Blocked slots are not errors: they
+// key allows it, then replacements and additions one by one. Where nothing is to
+// be changed, what an interrupted change left is cleaned. Blocked slots are not errors: they
 // are in the report, which is there also beside an error that wraps
 // [luks.ErrNotWiped].
 func (s *Session) Apply(ctx context.Context) (*Report, error) {

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -174,7 +176,7 @@ func TestApply(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			d := format(t, test.have...)
-			r := sync(t, d, test.opts, test.want...)
+			r := reconcile(t, d, test.opts, test.want...)
 			wantOutcome(t, r, test.outcome)
 			wantOpens(t, d, test.opens, "zero", "one", "two", "new")
 			if got := tokens(t, d); got != test.tokens {
@@ -190,7 +192,7 @@ func TestApply(t *testing.T) {
 func again(t testing.TB, d *lukstest.Disk, want ...keys.Key) {
 	t.Helper()
 	before := d.Bytes()
-	r := sync(t, d, keys.Options{}, want...)
+	r := reconcile(t, d, keys.Options{}, want...)
 	for _, s := range r.Slots {
 		if s.Outcome != keys.Kept && s.Outcome != keys.StayedForeign && s.Outcome != keys.WasBlocked {
 			t.Errorf("the next sync: slot %d %s, %s", s.Slot, s.Outcome, s.Reason)
@@ -219,7 +221,7 @@ func TestSessionGoesOn(t *testing.T) {
 	if r.Changed || !bytes.Equal(before, d.Bytes()) || derived.Load() > 0 {
 		t.Errorf("the second Apply writes, or derives %d keys", derived.Load())
 	}
-	sync(t, d, keys.Options{}, static(0, "zero"), static(1, "new"), sealer.Key(3))
+	reconcile(t, d, keys.Options{}, static(0, "zero"), static(1, "new"), sealer.Key(3))
 }
 
 // TestNeverLockedOut: nothing is removed while no configured key opens or comes
@@ -227,13 +229,10 @@ func TestSessionGoesOn(t *testing.T) {
 func TestNeverLockedOut(t *testing.T) {
 	sealer := keystest.NewSealer()
 	operator := keys.Options{Passphrases: []*secret.Bytes{phrase("operator's")}, Policy: keys.Policy{Prune: true, Adopt: true, Reseal: true}}
-	setUp := func(t *testing.T) *lukstest.Disk {
-		d := format(t, statics("zero", "one")...)
-		tamper(t, d, "zero", func(_ *luks.Header, key *luks.VolumeKey) []luks.Change {
-			return []luks.Change{luks.AddKeyslot(9, seal(t, key, "operator's"), nil)}
-		})
-		return d.Clone()
-	}
+	start := format(t, statics("zero", "one")...)
+	tamper(t, start, "zero", func(_ *luks.Header, key *luks.VolumeKey) []luks.Change {
+		return []luks.Change{luks.AddKeyslot(9, seal(t, key, "operator's"), nil)}
+	})
 	tests := []struct {
 		name    string
 		want    []keys.Key
@@ -275,16 +274,15 @@ func TestNeverLockedOut(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			d := setUp(t)
-			before := opens(t, d, "zero", "one", "operator's")
-			r := sync(t, d, operator, test.want...)
+			d := start.Clone()
+			r := reconcile(t, d, operator, test.want...)
 			wantOutcome(t, r, test.outcome)
 			wantReason(t, r, test.slot, test.reason)
 			if r.Blocked() != strings.Count(test.outcome, "blocked") {
 				t.Errorf("Blocked gives %d", r.Blocked())
 			}
 			if !strings.Contains(test.outcome, "removed") {
-				wantOpens(t, d, before, "zero", "one", "operator's")
+				wantOpens(t, d, "zero:0 one:1 operator's:9", "zero", "one", "operator's")
 				if r.Changed || len(d.Ops()) > 0 {
 					t.Errorf("wrote %d times although nothing was to be done", len(d.Ops()))
 				}
@@ -328,7 +326,7 @@ func TestSealedGoneWrong(t *testing.T) {
 		{"stale, may be resealed", change(keystest.Stale), reseal, "0 kept, 1 replaced", "stale: sealed to state 1, this is state 2"},
 		{"random bytes, as the reference KMS gives", change(keystest.OtherBytes), keys.Policy{}, "0 kept, 1 blocked", "the passphrase that came back does not open the slot, which stays: the sender may be at fault"},
 		{"random bytes, whatever the policy", change(keystest.OtherBytes), keys.Policy{Reseal: true, Adopt: true, Prune: true}, "0 kept, 1 blocked", "the sender may be at fault"},
-		{"an empty passphrase", fault(keystest.Fault{Empty: true}), keys.Policy{}, "0 kept, 1 blocked", "adopt replaces it"},
+		{"an empty passphrase", fault(keystest.Fault{Empty: true}), adopt, "0 kept, 1 blocked", "stays, but could not be checked: unavailable: the provider gave an empty passphrase"},
 		{"token gone", malformed(""), keys.Policy{}, "0 kept, 1 blocked", "adopt replaces it"},
 		{"token gone, adopted", malformed(""), adopt, "0 kept, 1 replaced", "malformed: slot 1 has no cryptctl-test token"},
 		{"token of another type", malformed(`{"type":"clevis","keyslots":["1"]}`), adopt, "0 kept, 1 replaced", `malformed: token 1 is of type "clevis"`},
@@ -346,15 +344,16 @@ func TestSealedGoneWrong(t *testing.T) {
 			d := format(t, want...)
 			test.wrong(t, d, s)
 			before := read(t, d).SeqID()
-			if test.name == "an empty passphrase" {
-				test.reason, test.outcome = "malformed: the provider gave an empty passphrase", "0 kept, 1 blocked"
-			}
-			r := sync(t, d, keys.Options{Policy: test.policy}, want...)
+			enrolled, _ := s.Calls()
+			r := reconcile(t, d, keys.Options{Policy: test.policy}, want...)
 			wantOutcome(t, r, test.outcome)
 			wantReason(t, r, 1, test.reason)
 			if strings.HasSuffix(test.outcome, "blocked") {
 				if slot, ok := read(t, d).Keyslot(1); !ok || r.Changed || read(t, d).SeqID() != before {
 					t.Errorf("the slot was touched: %v", slot)
+				}
+				if n, _ := s.Calls(); n > enrolled {
+					t.Error("a new key was asked for")
 				}
 				return
 			}
@@ -364,8 +363,7 @@ func TestSealedGoneWrong(t *testing.T) {
 	}
 }
 
-// TestEmptyFromServer: a server that answers with nothing is at fault as much as
-// one that answers with random bytes.
+// TestOneStaleKeyAlone: the policy does not help where nothing opens.
 func TestOneStaleKeyAlone(t *testing.T) {
 	s := keystest.NewSealer()
 	d := format(t, s.Key(1))
@@ -388,8 +386,8 @@ func TestEnrollGoesWrong(t *testing.T) {
 		{"down", keystest.Fault{Err: down()}, keystest.Fault{}, "could not add: unavailable: the server is down"},
 		{"cannot be recovered", keystest.Fault{}, keystest.Fault{Err: fmt.Errorf("%w: not your node", keys.ErrDenied)}, "could not add: the new key cannot be recovered: denied: not your node"},
 		{"comes back different", keystest.Fault{}, keystest.Fault{Other: true}, "could not add: the new key cannot be recovered: rejected: the new key came back different"},
-		{"comes back empty", keystest.Fault{}, keystest.Fault{Empty: true}, "could not add: the new key cannot be recovered: malformed: the provider gave an empty passphrase"},
-		{"empty passphrase", keystest.Fault{Empty: true}, keystest.Fault{}, "could not add: malformed: the provider gave an empty passphrase"},
+		{"comes back empty", keystest.Fault{}, keystest.Fault{Empty: true}, "could not add: the new key cannot be recovered: unavailable: the provider gave an empty passphrase"},
+		{"empty passphrase", keystest.Fault{Empty: true}, keystest.Fault{}, "could not add: unavailable: the provider gave an empty passphrase"},
 		{"no token", keystest.Fault{Token: keystest.NoToken}, keystest.Fault{}, "could not add: malformed: "},
 		{"a token that is no JSON", token("{"), keystest.Fault{}, "could not add: malformed: "},
 		{"a token that is no object", token("[]"), keystest.Fault{}, "could not add: malformed: "},
@@ -412,7 +410,7 @@ func TestEnrollGoesWrong(t *testing.T) {
 			if test.enroll.Token != nil && len(test.enroll.Token) > 0 {
 				key.Provider = anyToken{s}
 			}
-			r := sync(t, d, keys.Options{}, static(0, "zero"), key, static(2, "two"))
+			r := reconcile(t, d, keys.Options{}, static(0, "zero"), key, static(2, "two"))
 			wantOutcome(t, r, "0 kept, 1 blocked, 2 added")
 			wantReason(t, r, 1, test.reason)
 			wantOpens(t, d, "zero:0 two:2", "zero", "two")
@@ -444,7 +442,7 @@ func TestTokenOfAPassphrase(t *testing.T) {
 	d := format(t, statics("zero")...)
 	key := keystest.NewSealer().Key(1)
 	key.Tokens = nil
-	r := sync(t, d, keys.Options{}, static(0, "zero"), key)
+	r := reconcile(t, d, keys.Options{}, static(0, "zero"), key)
 	wantOutcome(t, r, "0 kept, 1 blocked")
 	wantReason(t, r, 1, "could not add: malformed: ")
 }
@@ -452,17 +450,14 @@ func TestTokenOfAPassphrase(t *testing.T) {
 // TestForeign is about slots that another tool made.
 func TestForeign(t *testing.T) {
 	sealer := keystest.NewSealer()
-	setUp := func(t *testing.T) *lukstest.Disk {
-		d := format(t, static(0, "zero"), static(1, "one"))
-		tamper(t, d, "zero", func(_ *luks.Header, key *luks.VolumeKey) []luks.Change {
-			return []luks.Change{
-				luks.AddKeyslot(2, seal(t, key, "theirs"), json.RawMessage(`{"type":"clevis","keyslots":["2"]}`)),
-				luks.AddKeyslot(3, seal(t, key, "three"), nil),
-				luks.SetPriority(2, luks.PriorityIgnore),
-			}
-		})
-		return d.Clone()
-	}
+	start := format(t, static(0, "zero"), static(1, "one"))
+	tamper(t, start, "zero", func(_ *luks.Header, key *luks.VolumeKey) []luks.Change {
+		return []luks.Change{
+			luks.AddKeyslot(2, seal(t, key, "theirs"), json.RawMessage(`{"type":"clevis","keyslots":["2"]}`)),
+			luks.AddKeyslot(3, seal(t, key, "three"), nil),
+			luks.SetPriority(2, luks.PriorityIgnore),
+		}
+	})
 	tests := []struct {
 		name    string
 		want    []keys.Key
@@ -523,8 +518,8 @@ func TestForeign(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			d := setUp(t)
-			r := sync(t, d, keys.Options{Policy: test.policy}, test.want...)
+			d := start.Clone()
+			r := reconcile(t, d, keys.Options{Policy: test.policy}, test.want...)
 			wantOutcome(t, r, test.outcome)
 			wantOpens(t, d, test.opens, "zero", "one", "theirs", "three", "new")
 			if got := tokens(t, d); got != test.tokens {
@@ -565,7 +560,7 @@ func TestForeignToken(t *testing.T) {
 			tamper(t, d, "zero", func(_ *luks.Header, key *luks.VolumeKey) []luks.Change {
 				return []luks.Change{luks.AddKeyslot(5, seal(t, key, "theirs"), nil), luks.SetToken(1, json.RawMessage(theirs))}
 			})
-			r := sync(t, d, keys.Options{}, test.want...)
+			r := reconcile(t, d, keys.Options{}, test.want...)
 			wantOutcome(t, r, test.outcome)
 			wantReason(t, r, 1, test.reason)
 			if got, ok := read(t, d).Token(1); !ok || string(got.JSON) != theirs {
@@ -579,7 +574,7 @@ func TestForeignToken(t *testing.T) {
 		tamper(t, d, "zero", func(_ *luks.Header, key *luks.VolumeKey) []luks.Change {
 			return []luks.Change{luks.AddKeyslot(5, seal(t, key, "theirs"), nil), luks.SetToken(1, json.RawMessage(theirs))}
 		})
-		r := sync(t, d, keys.Options{}, static(0, "zero"), sealer.Key(1), sealer.Key(2))
+		r := reconcile(t, d, keys.Options{}, static(0, "zero"), sealer.Key(1), sealer.Key(2))
 		wantOutcome(t, r, "0 kept, 1 blocked, 2 added, 5 foreign")
 		wantReason(t, r, 1, "token 1 belongs to keyslot 5")
 		if got, ok := read(t, d).Token(1); !ok || string(got.JSON) != theirs {
@@ -593,14 +588,14 @@ func TestForeignToken(t *testing.T) {
 func TestOtherToolsDisk(t *testing.T) {
 	l := layout(16<<10, 8)
 	d := foreign(t, l, "zero", "one", "two")
-	if r := sync(t, d, keys.Options{}, statics("zero")...); outcome(r) != "0 kept, 1 foreign, 2 foreign" {
+	if r := reconcile(t, d, keys.Options{}, statics("zero")...); outcome(r) != "0 kept, 1 foreign, 2 foreign" {
 		t.Errorf("first sync: %s", outcome(r))
 	}
-	if r := sync(t, d, keys.Options{}, statics("zero", "one")...); outcome(r) != "0 kept, 1 kept, 2 foreign" {
+	if r := reconcile(t, d, keys.Options{}, statics("zero", "one")...); outcome(r) != "0 kept, 1 kept, 2 foreign" {
 		t.Errorf("second sync: %s", outcome(r))
 	}
 	again(t, d, statics("zero", "one")...)
-	r := sync(t, d, keys.Options{}, statics("zero")...)
+	r := reconcile(t, d, keys.Options{}, statics("zero")...)
 	wantOutcome(t, r, "0 kept, 1 removed, 2 foreign")
 	wantOpens(t, d, "zero:0 two:2", "zero", "one", "two")
 	again(t, d, statics("zero")...)
@@ -701,12 +696,12 @@ func TestBehindOurBack(t *testing.T) {
 			t.Parallel()
 			d := format(t, all...)
 			test.edit(t, d)
-			r := sync(t, d, keys.Options{}, test.want...)
+			r := reconcile(t, d, keys.Options{}, test.want...)
 			wantOutcome(t, r, test.outcome)
 			wantReason(t, r, test.slot, test.reason)
 			again(t, d, test.want...)
 			if strings.Contains(test.reason, "changed by another tool") && strings.Contains(test.outcome, fmt.Sprint(test.slot, " kept")) {
-				r := sync(t, d, keys.Options{}, test.want...)
+				r := reconcile(t, d, keys.Options{}, test.want...)
 				if strings.Contains(reason(r, test.slot), "changed") {
 					t.Errorf("the change is reported for ever: %s", reason(r, test.slot))
 				}
@@ -857,4 +852,47 @@ func TestTwoSessions(t *testing.T) {
 	}
 	wantOpens(t, d, "zero:0 one:1", "zero", "one")
 	again(t, d, want...)
+}
+
+// TestOnFile is the whole life of a volume in a file, with real locks: made,
+// changed, and changed by two at once.
+func TestOnFile(t *testing.T) {
+	l := layout(16<<10, 8)
+	path := filepath.Join(t.TempDir(), "volume")
+	if err := os.WriteFile(path, make([]byte, l.DataOffset+4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file := func() *luks.File {
+		f, err := luks.OpenFile(path, luks.ReadWrite)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
+	sealer := keystest.NewSealer()
+	key := luks.NewVolumeKey(keySize)
+	defer key.Wipe()
+	if _, err := keys.Format(t.Context(), file(), volume, append(statics("zero"), sealer.Key(1)), key, l, light(keys.Options{})); err != nil {
+		t.Fatal(err)
+	}
+	want := [][]keys.Key{
+		{static(0, "zero"), sealer.Key(1), static(2, "two")},
+		{static(0, "zero"), sealer.Key(1), static(2, "other two")},
+	}
+	errs := make(chan error, len(want))
+	for _, want := range want {
+		s := open(t, file(), keys.Options{}, want...)
+		go func() { _, err := s.Apply(t.Context()); errs <- err }()
+	}
+	first, second := <-errs, <-errs
+	if first != nil {
+		first, second = second, first
+	}
+	if first != nil || !errors.Is(second, luks.ErrConflict) {
+		t.Errorf("errors %v and %v, must be none and %v", first, second, luks.ErrConflict)
+	}
+	r := reconcile(t, file(), keys.Options{}, statics("zero")...)
+	wantOutcome(t, r, "0 kept, 1 removed, 2 removed")
+	wantOpens(t, file(), "zero:0", "zero", "two", "other two")
 }

@@ -64,7 +64,7 @@ func TestPowerCutInApply(t *testing.T) {
 	const outcomeWant = "0 kept, 1 replaced, 2 removed, 3 replaced, 4 kept, 5 replaced, 6 added"
 
 	before := keySet(t, read(t, whole))
-	wantOutcome(t, sync(t, whole, opts, want...), outcomeWant)
+	wantOutcome(t, reconcile(t, whole, opts, want...), outcomeWant)
 	after := keySet(t, read(t, whole))
 	wantOpens(t, whole, "zero:0 four:4 new:1 five:5", "zero", "one", "two", "four", "theirs", "new", "five")
 
@@ -90,7 +90,7 @@ func TestPowerCutInApply(t *testing.T) {
 			continue
 		}
 		d := c.Disk.Clone()
-		r := sync(t, d, opts, want...)
+		r := reconcile(t, d, opts, want...)
 		if state == "old" {
 			wantOutcome(t, r, outcomeWant)
 		} else {
@@ -113,7 +113,7 @@ func TestPowerCutOneByOne(t *testing.T) {
 	t.Parallel()
 	whole := formatOn(t, layout(16<<10, 3), statics("zero", "one", "two")...)
 	want := []keys.Key{static(0, "zero"), static(1, "new"), static(3, "three")}
-	sync(t, whole, keys.Options{}, want...)
+	reconcile(t, whole, keys.Options{}, want...)
 
 	steps := map[string]bool{} // the sets of keys after each commit
 	for n := range whole.Ops() {
@@ -140,7 +140,7 @@ func TestPowerCutOneByOne(t *testing.T) {
 		tried[class] = true
 		d := c.Disk.Clone()
 		wantOpens(t, d, "zero:0", "zero")
-		sync(t, d, keys.Options{}, want...)
+		reconcile(t, d, keys.Options{}, want...)
 		wantOpens(t, d, "zero:0 new:1 three:3", "zero", "one", "two", "new", "three")
 		if t.Failed() {
 			t.Fatal(c)
@@ -156,7 +156,7 @@ func TestPowerCutInRotation(t *testing.T) {
 	whole := format(t, statics("old")...)
 	opts := keys.Options{Passphrases: []*secret.Bytes{phrase("old")}}
 	before := keySet(t, read(t, whole))
-	sync(t, whole, opts, statics("new")...)
+	reconcile(t, whole, opts, statics("new")...)
 	after := keySet(t, read(t, whole))
 	wantOpens(t, whole, "new:0", "old", "new")
 	for c := range whole.Crashes(sampling) {
@@ -205,7 +205,7 @@ func TestPowerCutInFormat(t *testing.T) {
 				t.Errorf("%s: formatting again: %v", c, err)
 			}
 		}
-		sync(t, d, keys.Options{}, want...)
+		reconcile(t, d, keys.Options{}, want...)
 		wantOpens(t, d, "zero:0 two:2", "zero", "two")
 	}
 	t.Logf("%d images after power cuts, %d of them volumes: %v", images, volumes, tried)
@@ -220,8 +220,9 @@ func TestFaultsInApply(t *testing.T) {
 	t.Parallel()
 	start := format(t, statics("zero", "one", "two")...)
 	want := []keys.Key{static(0, "zero"), static(1, "new"), static(3, "three")}
+	before := keySet(t, read(t, start))
 	whole := start.Clone()
-	sync(t, whole, keys.Options{}, want...)
+	reconcile(t, whole, keys.Options{}, want...)
 	for n, op := range whole.Ops() {
 		d := start.Clone()
 		d.Fail(lukstest.Fault{After: n, Sectors: len(op.Data) / 1024})
@@ -231,11 +232,10 @@ func TestFaultsInApply(t *testing.T) {
 		if err == nil {
 			t.Errorf("with %s (%d of %d) failing: no error", op, n+1, len(whole.Ops()))
 		}
-		got := opens(t, d, "zero", "one", "two", "new", "three")
-		if got != "zero:0 one:1 two:2" && got != "zero:0 new:1 three:3" {
-			t.Errorf("with %s (%d of %d) failing: opens %q", op, n+1, len(whole.Ops()), got)
+		if keySet(t, read(t, d)) != before {
+			wantOpens(t, d, "zero:0 new:1 three:3", "zero", "one", "two", "new", "three")
 		}
-		sync(t, d, keys.Options{}, want...)
+		reconcile(t, d, keys.Options{}, want...)
 		wantOpens(t, d, "zero:0 new:1 three:3", "zero", "one", "two", "new", "three")
 	}
 }

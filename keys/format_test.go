@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	gosync "sync"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -108,7 +108,7 @@ func TestFormatWritesNothing(t *testing.T) {
 // asked takes note of what a provider is asked for.
 type asked struct {
 	*keystest.Sealer
-	mu   *gosync.Mutex
+	mu   *sync.Mutex
 	list *[]string
 }
 
@@ -135,7 +135,7 @@ func TestRequests(t *testing.T) {
 	var list []string
 	key := func(slot int) keys.Key {
 		k := sealer.Key(slot)
-		k.Provider = asked{sealer, new(gosync.Mutex), &list}
+		k.Provider = asked{sealer, new(sync.Mutex), &list}
 		return k
 	}
 	l := layout(16<<10, 8)

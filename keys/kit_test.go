@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/cryptctl/cryptctl/keys"
+	"github.com/cryptctl/cryptctl/keys/keystest"
 	"github.com/cryptctl/cryptctl/luks"
 	"github.com/cryptctl/cryptctl/luks/kdf"
 	"github.com/cryptctl/cryptctl/luks/lukstest"
@@ -59,15 +61,46 @@ func format(t testing.TB, want ...keys.Key) *lukstest.Disk {
 	return formatOn(t, layout(16<<10, 16), want...)
 }
 
+// formatOn makes a volume, or a copy of one that was made with the same keys:
+// derivations are slow under the race detector.
 func formatOn(t testing.TB, l luks.FormatOptions, want ...keys.Key) *lukstest.Disk {
 	t.Helper()
+	name, ok := nameOf(l, want)
+	if d, done := formatted.Load(name); ok && done {
+		return d.(*lukstest.Disk).Clone()
+	}
 	d := newDisk(l)
 	key := luks.NewVolumeKey(keySize)
 	defer key.Wipe()
 	if _, err := keys.Format(t.Context(), d, volume, want, key, l, light(keys.Options{})); err != nil {
 		t.Fatal(err)
 	}
+	if ok {
+		formatted.Store(name, d.Clone())
+	}
 	return d.Clone()
+}
+
+var formatted sync.Map // by nameOf
+
+// nameOf names a volume by its layout and its keys; not ok for keys of sealers
+// that belong to one test.
+func nameOf(l luks.FormatOptions, want []keys.Key) (name string, ok bool) {
+	name = fmt.Sprintf("%+v", l)
+	for _, k := range want {
+		switch p := k.Provider.(type) {
+		case keys.Static:
+			name += fmt.Sprintf(" %d %q", k.Slot, p.Passphrase.Bytes())
+		case *keystest.Sealer:
+			if p != recordSealer {
+				return "", false
+			}
+			name += fmt.Sprintf(" %d", k.Slot)
+		default:
+			return "", false
+		}
+	}
+	return name, true
 }
 
 // foreign makes a volume as another tool does: no record, and one slot for each
@@ -129,8 +162,8 @@ func open(t testing.TB, d luks.Device, opts keys.Options, want ...keys.Key) *key
 	return s
 }
 
-// sync opens, applies and closes, and gives the report.
-func sync(t testing.TB, d luks.Device, opts keys.Options, want ...keys.Key) *keys.Report {
+// reconcile opens, applies and closes, and gives the report.
+func reconcile(t testing.TB, d luks.Device, opts keys.Options, want ...keys.Key) *keys.Report {
 	t.Helper()
 	s := open(t, d, opts, want...)
 	defer s.Close()
@@ -187,29 +220,57 @@ func table(t testing.TB, r *keys.Report) string {
 	return b.String()
 }
 
-// opens lists which passphrases open the volume, and in which slots.
-func opens(t testing.TB, d luks.Device, words ...string) string {
+// opens lists which passphrases open the volume, and in which slots. A slot has
+// one passphrase; those that are likely are tried first.
+func opens(t testing.TB, d luks.Device, likely string, words ...string) string {
 	t.Helper()
 	h := read(t, d)
-	var all []string
-	for _, w := range words {
-		for _, k := range h.Keyslots() {
-			key, err := h.Unlock(context.Background(), phrase(w), luks.UnlockOptions{Slots: []int{k.ID}})
-			switch {
-			case err == nil:
-				all = append(all, fmt.Sprintf("%s:%d", w, k.ID))
-				key.Wipe()
-			case !errors.Is(err, luks.ErrWrongPassphrase):
-				t.Errorf("%s in slot %d: %v", w, k.ID, err)
+	found := map[string][]string{}
+	for _, k := range h.Keyslots() {
+		order := slices.Clone(words)
+		slices.SortStableFunc(order, func(a, b string) int {
+			pair := func(w string) int { return strings.Index(" "+likely+" ", fmt.Sprintf(" %s:%d ", w, k.ID)) }
+			return pair(b) - pair(a)
+		})
+		for _, w := range order {
+			if opensSlot(t, h, k.ID, w) {
+				found[w] = append(found[w], fmt.Sprintf("%s:%d", w, k.ID))
+				break
 			}
 		}
+	}
+	var all []string
+	for _, w := range words {
+		all = append(all, found[w]...)
 	}
 	return strings.Join(all, " ")
 }
 
+// opensSlot tries a passphrase on a slot, once for each material.
+func opensSlot(t testing.TB, h *luks.Header, slot int, word string) bool {
+	t.Helper()
+	sum, err := h.KeyslotSum(slot)
+	if err != nil {
+		t.Error(err)
+	}
+	name := fmt.Sprintf("%x %s", sum, word)
+	if known, ok := opened.Load(name); ok {
+		return known.(bool)
+	}
+	key, err := h.Unlock(context.Background(), phrase(word), luks.UnlockOptions{Slots: []int{slot}})
+	if err != nil && !errors.Is(err, luks.ErrWrongPassphrase) {
+		t.Errorf("%s in slot %d: %v", word, slot, err)
+	}
+	key.Wipe()
+	opened.Store(name, err == nil)
+	return err == nil
+}
+
+var opened sync.Map // by slot material and passphrase
+
 func wantOpens(t testing.TB, d luks.Device, want string, words ...string) {
 	t.Helper()
-	if got := opens(t, d, words...); got != want {
+	if got := opens(t, d, want, words...); got != want {
 		t.Errorf("opens %q, want %q", got, want)
 	}
 }

@@ -59,7 +59,7 @@ type State struct {
 type Policy struct {
 	Adopt  bool // replace foreign slots that stand where a configured key belongs
 	Prune  bool // remove foreign slots
-	Reseal bool // make stale keys anew
+	Reseal bool // make stale keys anew; foreign ones only with Adopt
 }
 
 // Step is what is planned for one slot.

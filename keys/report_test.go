@@ -29,7 +29,7 @@ func mixed(t testing.TB) (d *lukstest.Disk, want []keys.Key) {
 
 func TestReportJSON(t *testing.T) {
 	d, want := mixed(t)
-	r := sync(t, d, keys.Options{}, want...)
+	r := reconcile(t, d, keys.Options{}, want...)
 	text, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +99,7 @@ const reportJSON = `{
 
 func TestReportTable(t *testing.T) {
 	d, want := mixed(t)
-	got := table(t, sync(t, d, keys.Options{}, want...))
+	got := table(t, reconcile(t, d, keys.Options{}, want...))
 	if d := cmp.Diff(strings.Split(reportTable, "\n"), strings.Split(got, "\n")); d != "" {
 		t.Errorf("table (-want +got):\n%s", d)
 	}

@@ -85,7 +85,7 @@ func TestOneByOne(t *testing.T) {
 			t.Parallel()
 			d := formatOn(t, layout(16<<10, test.areas), test.have...)
 			before := read(t, d).SeqID()
-			r := sync(t, d, test.opts, test.want...)
+			r := reconcile(t, d, test.opts, test.want...)
 			wantOutcome(t, r, test.outcome)
 			wantOpens(t, d, test.opens, "zero", "one", "two", "new", "other")
 			for slot, text := range test.reasons {
@@ -95,7 +95,7 @@ func TestOneByOne(t *testing.T) {
 				t.Errorf("changed %v, seqid %d to %d", r.Changed, before, r.SeqID)
 			}
 			if test.next != "" {
-				r := sync(t, d, keys.Options{}, test.want...)
+				r := reconcile(t, d, keys.Options{}, test.want...)
 				wantOutcome(t, r, test.next)
 			}
 			if !strings.HasPrefix(test.outcome, "0 blocked") || test.next != "" {
@@ -189,7 +189,7 @@ func TestRoomFor32(t *testing.T) {
 	s.Change(keystest.Stale)
 	want[31] = static(31, "last")
 	seq := h.SeqID()
-	r := sync(t, d, keys.Options{Policy: keys.Policy{Reseal: true}}, want...)
+	r := reconcile(t, d, keys.Options{Policy: keys.Policy{Reseal: true}}, want...)
 	if strings.Count(outcome(r), "replaced") != 31 || r.SeqID != seq+1 {
 		t.Errorf("in %d commits: %s", r.SeqID-seq, outcome(r))
 	}
@@ -203,7 +203,7 @@ func TestNotWiped(t *testing.T) {
 			d := formatOn(t, layout(16<<10, areas), statics("zero", "one", "two")...)
 			probe := d.Clone()
 			want := []keys.Key{static(0, "zero"), static(1, "new"), static(4, "four")}
-			sync(t, probe, keys.Options{}, want...)
+			reconcile(t, probe, keys.Options{}, want...)
 			at := firstWipe(t, probe)
 			d.Fail(lukstest.Fault{After: at})
 			s := open(t, d, keys.Options{}, want...)
@@ -218,7 +218,7 @@ func TestNotWiped(t *testing.T) {
 			wantOpens(t, d, "zero:0 new:1 four:4", "zero", "one", "two", "new", "four")
 			s.Close()
 			if areas == 8 {
-				sync(t, d, keys.Options{}, append(want, static(5, "five"))...) // the next change wipes
+				reconcile(t, d, keys.Options{}, append(want, static(5, "five"))...) // the next change wipes
 			}
 		})
 	}

@@ -78,7 +78,7 @@ type answer struct {
 // unlocks the volume with the first passphrase that opens its slot; of several
 // at hand the cheapest to derive goes first. Only when none opens are the
 // passphrases of the options tried. The providers that did not answer yet go on
-// in the background; [Session.State] waits for them.
+// in the background, under ctx; [Session.State] waits for them.
 func Open(ctx context.Context, h *luks.Header, name string, want []Key, opts Options) (*Session, error) {
 	if err := CheckKeys(want); err != nil {
 		return nil, err
@@ -181,7 +181,7 @@ func call(ctx context.Context, k Key, f func(context.Context) (*secret.Bytes, er
 			return nil, r.err
 		}
 		if r.p.Len() == 0 {
-			return nil, fmt.Errorf("%w: the provider gave an empty passphrase", ErrMalformed)
+			return nil, fmt.Errorf("%w: the provider gave an empty passphrase", ErrUnavailable)
 		}
 		return r.p, nil
 	case <-ctx.Done():

@@ -319,6 +319,62 @@ func TestCloseWhileAsked(t *testing.T) {
 	})
 }
 
+// TestWiped: every passphrase that a provider gave is wiped in the end, whatever
+// became of it, and the volume key with it.
+func TestWiped(t *testing.T) {
+	tests := []struct {
+		name string
+		do   func(t *testing.T, s *keys.Session)
+	}{
+		{"nothing is asked of the session", func(*testing.T, *keys.Session) {}},
+		{"the answers are there, and nobody takes them", func(*testing.T, *keys.Session) { time.Sleep(time.Second) }},
+		{"State", func(t *testing.T, s *keys.Session) {
+			if _, err := s.State(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}},
+		{"Apply", func(t *testing.T, s *keys.Session) {
+			if _, err := s.Apply(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				good, other, fresh := keystest.NewSealer(), keystest.NewSealer(), keystest.NewSealer()
+				d := format(t, good.Key(0), good.Key(1), other.Key(2), static(3, "three"))
+				other.FailRecover(keystest.Fault{Other: true})
+				s, err := keys.Open(t.Context(), read(t, d), volume, []keys.Key{good.Key(0), good.Key(1), other.Key(2), fresh.Key(3), fresh.Key(4)}, light(keys.Options{Policy: keys.Policy{Adopt: true}}))
+				if err != nil {
+					t.Fatal(err)
+				}
+				key := s.VolumeKey()
+				test.do(t, s)
+				s.Close()
+				synctest.Wait()
+				if n := good.Unwiped() + other.Unwiped() + fresh.Unwiped(); n > 0 || key.Bytes().Len() > 0 {
+					t.Errorf("%d passphrases are not wiped; of the volume key %d bytes", n, key.Bytes().Len())
+				}
+			})
+		})
+	}
+	t.Run("no key opens", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			other := keystest.NewSealer()
+			d := format(t, static(0, "zero"), other.Key(1), other.Key(2))
+			other.FailRecover(keystest.Fault{Other: true})
+			if _, err := keys.Open(t.Context(), read(t, d), volume, []keys.Key{other.Key(1), other.Key(2)}, light(keys.Options{})); !errors.Is(err, keys.ErrNoKey) {
+				t.Error(err)
+			}
+			synctest.Wait()
+			if n := other.Unwiped(); n > 0 {
+				t.Errorf("%d passphrases are not wiped", n)
+			}
+		})
+	})
+}
+
 // TestCancelled: every call ends at once with the reason of its context.
 func TestCancelled(t *testing.T) {
 	because := errors.New("the machine is going down")
@@ -422,7 +478,7 @@ func TestPassphraseBesideError(t *testing.T) {
 	p := phrase("beside an error")
 	d := format(t, statics("zero")...)
 	bad := keys.Key{Slot: 1, Kind: "bad", Provider: besideError{p}}
-	r := sync(t, d, keys.Options{}, static(0, "zero"), bad)
+	r := reconcile(t, d, keys.Options{}, static(0, "zero"), bad)
 	wantOutcome(t, r, "0 kept, 1 blocked")
 	if p.Len() > 0 {
 		t.Error("the passphrase is not wiped")
@@ -446,7 +502,7 @@ func TestLog(t *testing.T) {
 	sealer := keystest.NewSealer()
 	d := format(t, static(0, "zero's word"), sealer.Key(1))
 	opts := keys.Options{Log: slog.New(slog.NewTextHandler(&log, nil)), Passphrases: []*secret.Bytes{phrase("zero's word")}}
-	sync(t, d, opts, static(0, "wrong word"), failing(1, sealer, keystest.Fault{Err: down()}), static(2, "two's word"))
+	reconcile(t, d, opts, static(0, "wrong word"), failing(1, sealer, keystest.Fault{Err: down()}), static(2, "two's word"))
 	for _, line := range []string{
 		`level=WARN msg="key does not open its slot" volume=STATE slot=0 kind=static error="rejected: it does not open slot 0"`,
 		`level=WARN msg="key does not open its slot" volume=STATE slot=1 kind=sealed error="unavailable: the server is down"`,

@@ -187,8 +187,11 @@ func TestRestore(t *testing.T) {
 		{name: "another layout", device: func(t *testing.T, _ *disk) *disk {
 			d := newDisk(4 << 20)
 			format(t, d, luks.FormatOptions{UUID: "4e9f7a52-5ad6-4f1f-9b1d-2f6f0f1c9e3b", MetadataSize: 32 << 10, DataOffset: 2 << 20}, "new", "newer", "newest")
+			for _, off := range d.offsets() {
+				setSeq(d, off, 50, "label")
+			}
 			return d
-		}, revived: []int{0, 1}, lost: []int{0, 1, 2}, concerns: []string{otherKey, otherLayout}, seq: 2},
+		}, revived: []int{0, 1}, lost: []int{0, 1, 2}, concerns: []string{otherKey, otherLayout}, seq: 51},
 	} {
 		t.Run(tt.name, func(t *testing.T) { tryRestore(t, tt) })
 	}

@@ -201,6 +201,7 @@ func TestChangesRefused(t *testing.T) {
 	other := luks.NewVolumeKey(64)
 	defer other.Wipe()
 	token := func(s string) json.RawMessage { return json.RawMessage(s) }
+	deep := strings.Repeat(`{"a":`, 31) + "0" + strings.Repeat("}", 31) // legal by itself
 	sealed, foreign := seal(t, key, "new"), seal(t, other, "new")
 	tests := []struct {
 		name   string
@@ -240,6 +241,8 @@ func TestChangesRefused(t *testing.T) {
 		{"config json_size", luks.SetConfig("json_size", nil), nil, "belongs to the format"},
 		{"config flags", luks.SetConfig("flags", nil), nil, "belongs to the format"},
 		{"config requirements", luks.SetConfig("requirements", nil), nil, "belongs to the format"},
+		{"config nested too deep in the header", luks.SetConfig("x", token(deep)), nil, "nested deeper than 32 levels"},
+		{"token nested too deep in the header", luks.SetToken(3, token(`{"type":"x","keyslots":[],"deep":`+deep+`}`)), nil, "nested deeper than 32 levels"},
 		{"config no object", luks.SetConfig("x", token(`"x"`)), nil, "config.x: not an object"},
 	}
 	for _, tt := range tests {

@@ -3,6 +3,8 @@ package luks_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -205,5 +207,40 @@ func TestHostileText(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestHostileNumber: a header with thousands of faults of one kind gives a list
+// that can be read.
+func TestHostileNumber(t *testing.T) {
+	d := goldenDisk(t)
+	d.setText(replace(`"config":{`, `"config":{"x":{`+strings.Repeat(`"a":0,`, 1000)+`"a":0},`)(d.text(0)))
+	if n := len(find(mustRead(t, d).Trust(kdf.Limits{}), luks.DuplicateMember)); n == 0 || n > 16 {
+		t.Errorf("1000 members that occur twice give %d refusals", n)
+	}
+}
+
+// TestOwnLimits: what reading refuses must not be written either.
+func TestOwnLimits(t *testing.T) {
+	big, err := large()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &disk{data: bytes.Clone(big)}
+	h := mustRead(t, d)
+	numbers := func(n int) json.RawMessage {
+		return json.RawMessage(`{"type":"x","keyslots":[],"n":[0` + strings.Repeat(",0", n) + `]}`)
+	}
+	h = commit(t, h, luks.SetToken(0, numbers(9000)))
+	was := bytes.Clone(d.data)
+	if next, err := h.Commit(luks.SetToken(1, numbers(9000))); next != nil || err == nil || !strings.Contains(err.Error(), "more than 16384 values") {
+		t.Errorf("too many values: %v", err)
+	}
+	ids := `"0"` + strings.Repeat(`,"0"`, 300)
+	if next, err := h.Commit(luks.SetToken(1, json.RawMessage(`{"type":"x","keyslots":[`+ids+`]}`))); next != nil || !errors.Is(err, luks.BadStructure) {
+		t.Errorf("too many references: %v", err)
+	}
+	if !bytes.Equal(d.data, was) {
+		t.Error("the device was written")
 	}
 }

@@ -12,7 +12,7 @@ import (
 func parseCopy(b binaryHeader, copy []byte) (*snapshot, *Refusal) {
 	text, where := copy[binarySize:], copyName(b)
 	end := bytes.IndexByte(text, 0)
-	if end < 0 || len(bytes.TrimLeft(text[end:], "\x00")) > 0 {
+	if end < 0 || bytes.Count(text[end:], []byte{0}) != len(text)-end {
 		return nil, invalid(BadJSON, where, "the JSON area must end in zeros after the document")
 	}
 	if end == 0 || text[0] != '{' {

@@ -26,6 +26,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync"
 )
 
 // Placeholder is what a secret prints as, whoever prints it.
@@ -35,10 +36,12 @@ const Placeholder = "[secret]"
 var ErrTooLong = errors.New("more bytes than a secret may have here")
 
 // Bytes is a secret of a fixed length. The zero value and nil are empty secrets.
-// It must not be copied; pass the pointer. A Bytes is not safe for use while
-// another goroutine wipes it.
+// It must not be copied; pass the pointer. Len, Clone and Concat may run while
+// another goroutine wipes it, and find it empty afterwards: a provider that was
+// left behind may ask for its secret late. What Bytes returned is not protected.
 type Bytes struct {
 	_      noCopy
+	mu     sync.RWMutex
 	data   []byte // the secret; a prefix of page
 	page   []byte // the whole mapping, or nil for heap memory
 	locked bool
@@ -83,13 +86,15 @@ func Take(p []byte) *Bytes {
 
 // Concat returns the secrets joined in order.
 func Concat(parts ...*Bytes) *Bytes {
-	n := 0
-	for _, p := range parts {
-		n += p.Len()
+	n, copies := 0, make([]*Bytes, len(parts))
+	for i, p := range parts {
+		copies[i] = p.Clone()
+		n += copies[i].Len()
 	}
 	b, at := New(n), 0
-	for _, p := range parts {
-		at += copy(b.data[at:], p.Bytes())
+	for _, p := range copies {
+		at += copy(b.data[at:], p.data)
+		p.Wipe()
 	}
 	return b
 }
@@ -135,15 +140,14 @@ func (b *Bytes) Bytes() []byte {
 	if b == nil {
 		return nil
 	}
+	b.mu.RLock()
+	defer b.mu.RUnlock()
 	return b.data
 }
 
 // Len returns the length in bytes.
 func (b *Bytes) Len() int {
-	if b == nil {
-		return 0
-	}
-	return len(b.data)
+	return len(b.Bytes())
 }
 
 // Locked reports whether the kernel promised to keep the bytes out of swap.
@@ -155,7 +159,14 @@ func (b *Bytes) Equal(o *Bytes) bool {
 }
 
 // Clone returns an independent copy.
-func (b *Bytes) Clone() *Bytes { return Copy(b.Bytes()) }
+func (b *Bytes) Clone() *Bytes {
+	if b == nil {
+		return New(0)
+	}
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return Copy(b.data)
+}
 
 // Wipe zeroes the secret and gives its memory back. The secret is empty
 // afterwards; wiping it again, or wiping nil, does nothing.
@@ -163,6 +174,8 @@ func (b *Bytes) Wipe() {
 	if b == nil {
 		return
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	clear(b.data)
 	if b.page != nil {
 		unmapPages(b.page)

@@ -145,7 +145,7 @@ func edits(root, in map[string]any, path string) (all []damage) {
 			all = append(all, damage{at + " removed", token, false})
 		}
 		in[name] = was
-		for _, v := range []any{nil, true, -1, 1e300, "", "text", "\x00", "!", "AAAA", strings.Repeat("A", 1<<16), []any{}, []any{nil}, map[string]any{}} {
+		for _, v := range []any{nil, true, -1, 1e300, "", "text", "\x00", "!", "AAAA", strings.Repeat("A", 1<<13), []any{}, []any{nil}, map[string]any{}} {
 			text, _ := json.Marshal(v)
 			put("made "+string(text[:min(len(text), 20)]), v)
 		}

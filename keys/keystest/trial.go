@@ -123,24 +123,30 @@ const shortest = 6
 // leaks looks for secrets in what was shown: as they are, and in the forms that
 // package fmt gives to byte slices. Its own complaint does not repeat the text.
 func (t *trial) leaks() {
+	var forms []string
+	for _, s := range t.secrets {
+		if len(s) >= shortest {
+			forms = append(forms, formsOf(s)...)
+		}
+	}
 	for _, text := range t.shown {
 		what, _, _ := strings.Cut(text, ":")
 		text = strings.ToLower(text)
-		if slices.ContainsFunc(t.secrets, func(s []byte) bool { return shows(text, s) }) {
+		if slices.ContainsFunc(forms, func(f string) bool { return strings.Contains(text, f) }) {
 			t.fail("%s shows a passphrase", what)
 			return
 		}
 	}
 }
 
-// shows reports whether a text in lower case contains a secret.
-func shows(text string, s []byte) bool {
-	if len(s) < shortest {
-		return false
-	}
+// formsOf gives the ways in which a secret may be shown, in lower case.
+func formsOf(s []byte) []string {
 	forms := []string{
 		string(s), hex.EncodeToString(s), base64.StdEncoding.EncodeToString(s),
 		strings.Trim(fmt.Sprint(s), "[]"), strings.Trim(strings.TrimPrefix(fmt.Sprintf("%#v", s), "[]byte"), "{}"),
 	}
-	return slices.ContainsFunc(forms, func(f string) bool { return strings.Contains(text, strings.ToLower(f)) })
+	for i, f := range forms {
+		forms[i] = strings.ToLower(f)
+	}
+	return forms
 }
