@@ -16,28 +16,30 @@ import (
 
 // versions says what was compared.
 func (b *bench) versions(ctx context.Context) []string {
-	return []string{"cryptctl " + commit(ctx, b.cryptctl), peerVersion(ctx, b.cryptsetup)}
+	return []string{ourVersion(ctx, b.cryptctl), peerVersion(ctx, b.cryptsetup)}
 }
 
-// commit returns what the binary says of its source: revision and Go version. A
-// tree with changes of its own is marked.
-func commit(ctx context.Context, path string) string {
-	revision, goVersion, dirty := "of an unknown commit", runtime.Version(), false
-	if info, err := buildinfo.ReadFile(path); err == nil {
-		goVersion = info.GoVersion
-		for _, s := range info.Settings {
-			switch s.Key {
-			case "vcs.revision":
-				revision = s.Value[:min(12, len(s.Value))]
-			case "vcs.modified":
-				dirty = s.Value == "true"
-			}
+// ourVersion returns what cryptctl says of itself and, if that is in the binary,
+// the commit it was built from. A tree with changes of its own is marked.
+func ourVersion(ctx context.Context, path string) string {
+	out, err := exec.CommandContext(ctx, path, "version").Output()
+	if err != nil {
+		return "cryptctl: " + err.Error()
+	}
+	version := strings.TrimSpace(string(out))
+	info, err := buildinfo.ReadFile(path)
+	if err != nil {
+		return version
+	}
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			version += ", commit " + s.Value[:min(12, len(s.Value))]
+		case s.Key == "vcs.modified" && s.Value == "true":
+			version += " with changes"
 		}
 	}
-	if dirty {
-		revision += " with changes"
-	}
-	return revision + ", " + goVersion
+	return version
 }
 
 func peerVersion(ctx context.Context, path string) string {

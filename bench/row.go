@@ -59,7 +59,7 @@ func values(samples []sample, f func(sample) float64) (out []float64) {
 // without takes off what another side of the same series takes, in the median;
 // -1 takes off nothing.
 func (r row) without(s series, ours, peer int) row {
-	take := func(from []float64, side int, f func(sample) float64) {
+	takeOff := func(from []float64, side int, f func(sample) float64) {
 		if side < 0 {
 			return
 		}
@@ -70,10 +70,10 @@ func (r row) without(s series, ours, peer int) row {
 	}
 	wall := func(s sample) float64 { return s.Wall.Seconds() }
 	cpu := func(s sample) float64 { return s.CPU.Seconds() }
-	take(r.Ours, ours, wall)
-	take(r.OursCPU, ours, cpu)
-	take(r.Peer, peer, wall)
-	take(r.PeerCPU, peer, cpu)
+	takeOff(r.Ours, ours, wall)
+	takeOff(r.OursCPU, ours, cpu)
+	takeOff(r.Peer, peer, wall)
+	takeOff(r.PeerCPU, peer, cpu)
 	return r
 }
 
@@ -85,29 +85,65 @@ func (r row) against(bytes int64) row {
 	return r
 }
 
+// ratio is ours over the peer's. JSON has no word for that of nothing to nothing,
+// which remains when a process start is taken off: it says null.
+type ratio float64
+
+func (r ratio) defined() bool { return !math.IsNaN(float64(r)) && !math.IsInf(float64(r), 0) }
+
+// MarshalJSON implements [json.Marshaler].
+func (r ratio) MarshalJSON() ([]byte, error) {
+	if !r.defined() {
+		return []byte("null"), nil
+	}
+	return json.Marshal(float64(r))
+}
+
+// String gives the ratio as the table has it.
+func (r ratio) String() string {
+	if !r.defined() {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", float64(r))
+}
+
 // summary is what a row says.
 type summary struct {
-	Ours, Peer float64    // medians
-	Ratio      float64    // of the medians
-	Paired     float64    // median of the ratios of each round
-	Spread     [2]float64 // least and greatest of those ratios
-	CPU        float64    // ratio of the medians of CPU time; NaN without one
-	Met        *bool      // nil without a target
+	Ours     float64 `json:"ours_median"`
+	Peer     float64 `json:"peer_median"`
+	Ratio    ratio   `json:"ratio"`        // of the medians
+	Paired   ratio   `json:"paired_ratio"` // median of the ratios of each round
+	Least    ratio   `json:"least_ratio"`
+	Greatest ratio   `json:"greatest_ratio"`
+	CPU      ratio   `json:"cpu_ratio"`     // of the medians of CPU time
+	Met      *bool   `json:"met,omitempty"` // nil without a target
 }
 
 func (r row) summary() summary {
-	s := summary{Ours: median(r.Ours), Peer: median(r.Peer), CPU: median(r.OursCPU) / median(r.PeerCPU)}
-	s.Ratio = s.Ours / s.Peer
 	var ratios []float64
 	for i := range r.Ours {
 		ratios = append(ratios, r.Ours[i]/r.Peer[i])
 	}
-	s.Paired, s.Spread = median(ratios), [2]float64{slices.Min(ratios), slices.Max(ratios)}
+	s := summary{
+		Ours: median(r.Ours), Peer: median(r.Peer), Paired: ratio(median(ratios)),
+		Least: ratio(slices.Min(ratios)), Greatest: ratio(slices.Max(ratios)),
+		CPU: ratio(median(r.OursCPU) / median(r.PeerCPU)),
+	}
+	s.Ratio = ratio(s.Ours / s.Peer)
 	if r.Target > 0 {
-		met := s.Ratio <= r.Target && s.Paired <= r.Target
+		met := s.Ratio <= ratio(r.Target) && s.Paired <= ratio(r.Target)
 		s.Met = &met
 	}
 	return s
+}
+
+// MarshalJSON implements [json.Marshaler]: the samples and what they say.
+func (r row) MarshalJSON() ([]byte, error) {
+	type samples row
+	return json.Marshal(struct {
+		samples
+		summary
+	}{samples(r), r.summary()})
 }
 
 // median returns NaN for no values.
@@ -155,20 +191,13 @@ func (r row) cells() []string {
 	s := r.summary()
 	cells := []string{
 		r.Case, fmt.Sprint(len(r.Ours)), amount(s.Ours, r.Unit), amount(s.Peer, r.Unit),
-		number(s.Ratio), number(s.Paired), number(s.Spread[0]) + " to " + number(s.Spread[1]), number(s.CPU),
+		s.Ratio.String(), s.Paired.String(), s.Least.String() + " to " + s.Greatest.String(), s.CPU.String(),
 		"-", "-", fmt.Sprintf("%.0f %%", 100*r.Elsewhere),
 	}
 	if s.Met != nil {
-		cells[8], cells[9] = number(r.Target), map[bool]string{true: "yes", false: "NO"}[*s.Met]
+		cells[8], cells[9] = ratio(r.Target).String(), map[bool]string{true: "yes", false: "NO"}[*s.Met]
 	}
 	return cells
-}
-
-func number(f float64) string {
-	if math.IsNaN(f) || math.IsInf(f, 0) {
-		return "-"
-	}
-	return fmt.Sprintf("%.2f", f)
 }
 
 func amount(f float64, unit string) string {

@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/cryptctl/cryptctl/luks"
+	"github.com/cryptctl/cryptctl/luks/kdf"
 	"github.com/cryptctl/cryptctl/secret"
 )
 
@@ -41,11 +42,12 @@ func enroll(ctx context.Context, want []Key, volume *luks.VolumeKey, prints fing
 	}
 	wg.Wait()
 	made, errs = map[int]enrolled{}, map[int]error{}
+	stretched := sync.OnceValues(func() (kdf.Cost, error) { return opts.cost(ctx) })
 	for i, k := range want {
 		f := fresher[i]
 		if f.err == nil {
 			var e enrolled
-			e, f.err = seal(ctx, k, volume, prints, f.passphrase, f.token, opts)
+			e, f.err = seal(ctx, k, volume, prints, f.passphrase, f.token, stretched)
 			made[k.Slot] = e
 		}
 		if f.err != nil {
@@ -113,10 +115,13 @@ func (k Key) checkToken(token json.RawMessage) error {
 	return nil
 }
 
-func seal(ctx context.Context, k Key, volume *luks.VolumeKey, prints fingerprinter, p *secret.Bytes, token json.RawMessage, opts Options) (enrolled, error) {
-	cost, err := opts.cost(ctx, k)
-	if err != nil {
-		return enrolled{}, err
+func seal(ctx context.Context, k Key, volume *luks.VolumeKey, prints fingerprinter, p *secret.Bytes, token json.RawMessage, stretched func() (kdf.Cost, error)) (enrolled, error) {
+	cost := kdf.Light()
+	if !k.Random {
+		var err error
+		if cost, err = stretched(); err != nil {
+			return enrolled{}, err
+		}
 	}
 	sealed, err := volume.Seal(ctx, p, cost)
 	if err != nil {
@@ -131,9 +136,9 @@ func seal(ctx context.Context, k Key, volume *luks.VolumeKey, prints fingerprint
 // Apply plans and runs the plan. Everything that changes goes into one commit;
 // when the keyslots area has no room for that, removals go first where a kept
 // key allows it, then replacements and additions one by one. Where nothing is to
-// be changed, what an interrupted change left is cleaned. Blocked slots are not errors: they
-// are in the report, which is there also beside an error that wraps
-// [luks.ErrNotWiped].
+// be changed, what an interrupted change left is cleaned. Blocked slots are not
+// errors: they are in the report, which is there also beside an error when
+// something was changed.
 func (s *Session) Apply(ctx context.Context) (*Report, error) {
 	st, err := s.State(ctx)
 	if err != nil {
@@ -159,7 +164,7 @@ func (s *Session) Apply(ctx context.Context) (*Report, error) {
 	if err == nil && !changed {
 		changed, err = s.clean()
 	}
-	if err != nil && !errors.Is(err, luks.ErrNotWiped) {
+	if err != nil && !changed && !errors.Is(err, luks.ErrNotWiped) {
 		return nil, err
 	}
 	return s.report(steps, changed), err
@@ -213,8 +218,8 @@ func (s *Session) commit(steps []Step, made map[int]enrolled, chosen func(Step) 
 			changes = append(changes, luks.RemoveKeyslot(step.Slot))
 			ours = false
 		}
-		if chosen(step) && losesToken(step.Action) && e.token == nil && TokenOf(s.header, step.Slot) != nil {
-			changes = append(changes, luks.RemoveToken(step.Slot))
+		if chosen(step) && losesToken(step.Action) {
+			changes = append(changes, dropTokens(s.header, step.Slot, e.token != nil)...)
 		}
 		if ours {
 			r.Slots[strconv.Itoa(step.Slot)] = entry
@@ -228,7 +233,10 @@ func (s *Session) commit(steps []Step, made map[int]enrolled, chosen func(Step) 
 	if h == nil {
 		return err
 	}
-	s.header, s.record = h, r
+	s.header, s.record = h, readRecord(h)
+	if err != nil && !errors.Is(err, luks.ErrNotWiped) {
+		return err
+	}
 	for _, step := range steps {
 		if e, ok := made[step.Slot]; ok && chosen(step) && step.Action != Blocked {
 			s.states[step.Slot] = KeyState{Slot: step.Slot, Kind: step.Kind, Sealed: len(e.key.Tokens) > 0, Proof: Derived}
@@ -269,30 +277,32 @@ func (s *Session) commitOneByOne(steps []Step, made map[int]enrolled) error {
 	if slices.ContainsFunc(steps, func(st Step) bool { return st.Action == Keep }) {
 		order = []Action{Remove, Replace, Add}
 	}
-	var notWiped error
+	var failed error // but for lack of room
+	stopped, done := false, map[int]bool{}
 	why := "not removed: no configured key opens the volume, and none found room"
 	for _, action := range order {
 		for i, step := range steps {
-			if step.Action != action {
+			if step.Action != action || stopped {
 				continue
 			}
 			err := s.commit(steps, made, func(st Step) bool { return st == step })
-			switch {
-			case noArea(err):
+			if noArea(err) {
 				steps[i] = Step{step.Slot, Blocked, step.Kind, err.Error()}
 				continue
-			case errors.Is(err, luks.ErrNotWiped):
-				notWiped = err
-			case err != nil:
-				return err
 			}
+			failed = errors.Join(failed, err)
+			if err != nil && !errors.Is(err, luks.ErrNotWiped) {
+				stopped, why = true, fmt.Sprintf("not done: %v", err)
+				continue
+			}
+			done[step.Slot] = true
 			why = "not removed: run again, now that the new keys are in place"
 		}
 	}
 	for i, step := range steps {
-		if step.Action == Remove && len(order) == 2 {
+		if losesToken(step.Action) && !done[step.Slot] {
 			steps[i] = Step{step.Slot, Blocked, step.Kind, why}
 		}
 	}
-	return notWiped
+	return failed
 }

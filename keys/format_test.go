@@ -98,7 +98,7 @@ func TestFormatWritesNothing(t *testing.T) {
 			if h != nil || err == nil || !strings.Contains(err.Error(), test.text) {
 				t.Errorf("gives %v, error %v, must contain %q", h, err, test.text)
 			}
-			if len(d.Ops()) > 0 {
+			if writes(d) > 0 {
 				t.Errorf("wrote %v", d.Ops())
 			}
 		})

@@ -305,6 +305,16 @@ func tokens(t testing.TB, d luks.Device) string {
 	return strings.Join(all, ", ")
 }
 
+// writes counts what was written to a disk since it was made.
+func writes(d *lukstest.Disk) (n int) {
+	for _, op := range d.Ops() {
+		if !op.Sync {
+			n++
+		}
+	}
+	return n
+}
+
 // counted counts the key derivations under a context.
 func counted(ctx context.Context) (context.Context, *atomic.Int32) {
 	n := new(atomic.Int32)

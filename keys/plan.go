@@ -120,7 +120,7 @@ func judge(k KeyState, h SlotState, p Policy) (Action, string) {
 	switch class := Class(k.Err); {
 	case class == ErrRejected && !k.Sealed && ours:
 		return Replace, "the configured key does not open it"
-	case class == ErrMalformed && ours:
+	case class == ErrNoToken && ours:
 		return Replace, errText(k.Err)
 	case class == ErrStale && p.Reseal && ours:
 		return Replace, errText(k.Err)
@@ -130,8 +130,8 @@ func judge(k KeyState, h SlotState, p Policy) (Action, string) {
 		return Blocked, errText(k.Err) + "; sealing it anew is not allowed by the policy"
 	case class == ErrRejected && k.Sealed:
 		return Blocked, "the passphrase that came back does not open the slot, which stays: the sender may be at fault"
-	case class == ErrRejected || class == ErrMalformed:
-		return Blocked, "the slot holds a key that this tool did not make and the configured one does not open; adopt replaces it"
+	case class == ErrRejected || class == ErrNoToken:
+		return Blocked, "the configured key does not open it, and the slot or its token is not as this tool made it; adopt replaces it"
 	}
 	return Blocked, "stays, but could not be checked: " + errText(k.Err)
 }

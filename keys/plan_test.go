@@ -29,6 +29,7 @@ var (
 		"rejected":    {Err: fmt.Errorf("%w: why", keys.ErrRejected)},
 		"denied":      {Err: fmt.Errorf("%w: why", keys.ErrDenied)},
 		"malformed":   {Err: fmt.Errorf("%w: why", keys.ErrMalformed)},
+		"no token":    {Err: fmt.Errorf("%w: why", keys.ErrNoToken)},
 		"unknown":     {Err: errors.New("why")},
 		"not asked":   {},
 	}
@@ -47,7 +48,7 @@ type planRow struct {
 // planRows cover the whole product, each case once.
 var planRows = []planRow{
 	{slot: "absent", key: "derived fingerprint not-asked", seal: "plain sealed", want: keys.Add, reason: "configured, not there"},
-	{slot: "absent", key: "unavailable stale rejected denied malformed unknown", seal: "plain sealed", want: keys.Blocked, reason: "not added: "},
+	{slot: "absent", key: "unavailable stale rejected denied malformed no-token unknown", seal: "plain sealed", want: keys.Blocked, reason: "not added: "},
 
 	{slot: "managed", key: "derived", seal: "plain sealed", want: keys.Keep, reason: "opens (derived)"},
 	{slot: "managed", key: "fingerprint", seal: "plain sealed", want: keys.Keep, reason: "opens (fingerprint)"},
@@ -58,13 +59,13 @@ var planRows = []planRow{
 	{slot: "changed foreign", key: "rejected", seal: "plain", want: keys.Blocked, unless: "adopt", then: keys.Replace, reason: "adopt replaces it"},
 	{slot: "managed changed foreign", key: "rejected", seal: "sealed", want: keys.Blocked, reason: "the sender may be at fault"},
 
-	{slot: "managed", key: "malformed", seal: "plain sealed", want: keys.Replace, reason: "malformed: why"},
-	{slot: "changed foreign", key: "malformed", seal: "plain sealed", want: keys.Blocked, unless: "adopt", then: keys.Replace, reason: "adopt replaces it"},
+	{slot: "managed", key: "no-token", seal: "plain sealed", want: keys.Replace, reason: "no token: why"},
+	{slot: "changed foreign", key: "no-token", seal: "plain sealed", want: keys.Blocked, unless: "adopt", then: keys.Replace, reason: "adopt replaces it"},
 
 	{slot: "managed", key: "stale", seal: "plain sealed", want: keys.Blocked, unless: "reseal", then: keys.Replace, reason: "not allowed by the policy"},
 	{slot: "changed foreign", key: "stale", seal: "plain sealed", want: keys.Blocked, unless: "adopt reseal", then: keys.Replace, reason: "stale: why"},
 
-	{slot: "managed changed foreign", key: "unavailable denied unknown", seal: "plain sealed", want: keys.Blocked, reason: "could not be checked: "},
+	{slot: "managed changed foreign", key: "unavailable denied malformed unknown", seal: "plain sealed", want: keys.Blocked, reason: "could not be checked: "},
 	{slot: "managed changed foreign", key: "not-asked", seal: "plain sealed", want: keys.Blocked, reason: "could not be checked: not asked"},
 }
 
@@ -183,7 +184,7 @@ func TestPlanWhole(t *testing.T) {
 }
 
 func TestClass(t *testing.T) {
-	for _, class := range []error{keys.ErrUnavailable, keys.ErrStale, keys.ErrRejected, keys.ErrDenied, keys.ErrMalformed} {
+	for _, class := range []error{keys.ErrUnavailable, keys.ErrStale, keys.ErrRejected, keys.ErrDenied, keys.ErrMalformed, keys.ErrNoToken} {
 		if got := keys.Class(fmt.Errorf("slot 3: %w: why", class)); got != class {
 			t.Errorf("the class of %v is %v", class, got)
 		}

@@ -39,13 +39,16 @@ var (
 	ErrRejected = errors.New("rejected")
 	// ErrDenied: the answer is no, and will be.
 	ErrDenied = errors.New("denied")
-	// ErrMalformed: the token is missing, of another type or cannot be read.
+	// ErrMalformed: the token cannot be read.
 	ErrMalformed = errors.New("malformed")
+	// ErrNoToken: the slot has no token, or one of another kind. It is seen in
+	// the header, so no provider can claim it.
+	ErrNoToken = errors.New("no token")
 )
 
 // Class returns the class of a provider's error.
 func Class(err error) error {
-	for _, class := range []error{ErrStale, ErrRejected, ErrDenied, ErrMalformed} {
+	for _, class := range []error{ErrStale, ErrRejected, ErrDenied, ErrMalformed, ErrNoToken} {
 		if errors.Is(err, class) {
 			return class
 		}

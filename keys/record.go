@@ -81,25 +81,6 @@ func Recorded(h *luks.Header) map[int]string {
 	return kinds
 }
 
-// RemoveSlot returns the changes that remove a slot by hand, its token included.
-func RemoveSlot(h *luks.Header, slot int) []luks.Change {
-	return withoutToken(h, slot, luks.RemoveKeyslot(slot))
-}
-
-// ReplaceSlot returns the changes that give a slot another passphrase by hand;
-// the token of the old one goes.
-func ReplaceSlot(h *luks.Header, slot int, key *luks.SealedKey) []luks.Change {
-	return withoutToken(h, slot, luks.ReplaceKeyslot(slot, key, nil))
-}
-
-func withoutToken(h *luks.Header, slot int, change luks.Change) []luks.Change {
-	changes := []luks.Change{change}
-	if TokenOf(h, slot) != nil {
-		changes = append(changes, luks.RemoveToken(slot))
-	}
-	return changes
-}
-
 func (r record) entry(slot int) (recordEntry, bool) {
 	e, ok := r.Slots[strconv.Itoa(slot)]
 	return e, ok
@@ -192,9 +173,12 @@ func canonical(token json.RawMessage) []byte {
 	return out
 }
 
-// unchanged reports whether the slot and its token are as recorded.
+// unchanged reports whether the slot and its token are as recorded. For a slot
+// that was recorded without a token it does not matter what another tool put, or
+// left behind, at its id.
 func (f fingerprinter) unchanged(e recordEntry, slot int, sum [sha256.Size]byte, token json.RawMessage) bool {
-	return hmac.Equal(e.Slot, f.mac("slot", slot, e.Kind, sum, token, nil))
+	return hmac.Equal(e.Slot, f.mac("slot", slot, e.Kind, sum, token, nil)) ||
+		hmac.Equal(e.Slot, f.mac("slot", slot, e.Kind, sum, nil, nil))
 }
 
 // opens reports whether the slot is as recorded and the passphrase the one that

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -140,8 +141,8 @@ func TestJSONFull(t *testing.T) {
 		s := open(t, d, keys.Options{}, static(0, "zero"), padded{"one", 5000}.key(1), padded{"three", 6000}.key(3), static(4, "four"))
 		r, err := s.Apply(t.Context())
 		isFull(t, err)
-		if r != nil || string(d.Bytes()) != before || len(d.Ops()) > 0 {
-			t.Errorf("report %v; %d operations on the disk", r, len(d.Ops()))
+		if r != nil || string(d.Bytes()) != before || writes(d) > 0 {
+			t.Errorf("report %v; %d writes to the disk", r, writes(d))
 		}
 	})
 	t.Run("adoption of a full header", func(t *testing.T) {
@@ -154,8 +155,8 @@ func TestJSONFull(t *testing.T) {
 		s := open(t, d, keys.Options{}, statics("zero")...)
 		r, err := s.Apply(t.Context())
 		isFull(t, err)
-		if r != nil || len(d.Ops()) > 0 {
-			t.Errorf("report %v; %d operations on the disk", r, len(d.Ops()))
+		if r != nil || writes(d) > 0 {
+			t.Errorf("report %v; %d writes to the disk", r, writes(d))
 		}
 	})
 	t.Run("format", func(t *testing.T) {
@@ -165,8 +166,8 @@ func TestJSONFull(t *testing.T) {
 		defer key.Wipe()
 		_, err := keys.Format(t.Context(), d, volume, []keys.Key{static(0, "zero"), padded{"one", 5000}.key(1), padded{"two", 7000}.key(2)}, key, l, light(keys.Options{}))
 		isFull(t, err)
-		if len(d.Ops()) > 0 {
-			t.Errorf("%d operations on the disk", len(d.Ops()))
+		if writes(d) > 0 {
+			t.Errorf("%d writes to the disk", writes(d))
 		}
 	})
 }
@@ -234,4 +235,50 @@ func firstWipe(t *testing.T, d *lukstest.Disk) int {
 	}
 	t.Fatal("nothing was wiped")
 	return 0
+}
+
+// TestOneByOneBroken: where the device fails between two commits the report says
+// what was done and what was not, as the header has it.
+func TestOneByOneBroken(t *testing.T) {
+	t.Parallel()
+	start := formatOn(t, layout(16<<10, 3), statics("zero", "one", "two")...)
+	want := []keys.Key{static(0, "zero"), static(1, "new"), static(4, "four")}
+	whole := start.Clone()
+	reconcile(t, whole, keys.Options{}, want...)
+	seen := map[string]bool{}
+	for n := range whole.Ops() {
+		d := start.Clone()
+		d.Fail(lukstest.Fault{After: n})
+		s := open(t, d, keys.Options{}, want...)
+		r, err := s.Apply(t.Context())
+		s.Close()
+		if !errors.Is(err, lukstest.ErrFault) {
+			t.Errorf("with operation %d failing: error %v", n+1, err)
+		}
+		h := read(t, d)
+		if h.SeqID() == 1 {
+			continue
+		}
+		if r == nil {
+			t.Errorf("with operation %d failing: the header was changed, and there is no report: %v", n+1, err)
+			continue
+		}
+		seen[outcome(r)] = true
+		for slot, there := range map[int]func(keys.Outcome) bool{
+			2: func(o keys.Outcome) bool { return o != keys.Removed },
+			4: func(o keys.Outcome) bool { return o == keys.Added },
+		} {
+			i := slices.IndexFunc(r.Slots, func(s keys.Result) bool { return s.Slot == slot })
+			if _, ok := h.Keyslot(slot); ok != there(r.Slots[i].Outcome) && !errors.Is(err, luks.ErrUncertain) {
+				t.Errorf("with operation %d failing: slot %d is there: %v, the report says %s (%v)", n+1, slot, ok, r.Slots[i].Outcome, err)
+			}
+		}
+		reconcile(t, d, keys.Options{}, want...)
+		wantOpens(t, d, "zero:0 new:1 four:4", "zero", "one", "two", "new", "four")
+	}
+	for _, o := range []string{"0 kept, 1 blocked, 2 removed, 4 blocked", "0 kept, 1 replaced, 2 removed, 4 blocked", "0 kept, 1 replaced, 2 removed, 4 added"} {
+		if !seen[o] {
+			t.Errorf("no report says %q; all are %v", o, seen)
+		}
+	}
 }

@@ -71,7 +71,7 @@ func TestOpen(t *testing.T) {
 			if _, err := s.Header().WithKey(s.VolumeKey().Bytes()); err != nil {
 				t.Error(err)
 			}
-			if len(d.Ops()) > 0 {
+			if writes(d) > 0 {
 				t.Errorf("opening wrote: %v", d.Ops())
 			}
 		})
@@ -145,15 +145,15 @@ func TestOpenError(t *testing.T) {
 		"no key opens the volume: the passphrase given: no keyslot opens with this passphrase (tried 0, 1, 2, 3, 4)",
 		"static key of slot 0: rejected: it does not open slot 0",
 		"sealed key of slot 1: unavailable: the server is down",
-		"sealed key of slot 2: malformed: slot 2 has no cryptctl-test token",
-		`sealed key of slot 3: malformed: token 3 is of type "evil\x1b[2J", a sealed key needs cryptctl-test`,
+		"sealed key of slot 2: no token: slot 2 needs one of type cryptctl-test",
+		`sealed key of slot 3: no token: token 3 is of type "evil\x1b[2J", a sealed key needs cryptctl-test`,
 		"nodeID key of slot 4: denied: the node has no UUID; give one with --node-uuid, or use another kind of key",
 		"static key of slot 9: the slot does not exist yet",
 	}
 	if d := cmp.Diff(text, strings.Split(err.Error(), "\n")); d != "" {
 		t.Errorf("error (-want +got):\n%s", d)
 	}
-	for _, class := range []error{keys.ErrRejected, keys.ErrUnavailable, keys.ErrMalformed, keys.ErrDenied} {
+	for _, class := range []error{keys.ErrRejected, keys.ErrUnavailable, keys.ErrNoToken, keys.ErrDenied} {
 		if !errors.Is(err, class) {
 			t.Errorf("the error does not wrap %v", class)
 		}
@@ -466,7 +466,7 @@ func TestCancelled(t *testing.T) {
 				_, err = keys.Format(in(time.Second), d, volume, []keys.Key{static(0, "zero"), s.Key(1)}, key, l, light(keys.Options{}))
 			})
 			check(t, took, err)
-			if len(d.Ops()) > 0 {
+			if writes(d) > 0 {
 				t.Errorf("wrote %v", d.Ops())
 			}
 		})

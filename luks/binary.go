@@ -46,6 +46,7 @@ var (
 
 // checksumOffset and the end of the checksum in the encoded header.
 const (
+	seqOffset      = 16
 	checksumOffset = 448
 	checksumSize   = 64
 )

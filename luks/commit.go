@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cryptctl/cryptctl/probe/marker"
 	"github.com/cryptctl/cryptctl/secret"
@@ -12,7 +13,8 @@ import (
 // This file is the only one that writes to a device. The order of writes and
 // syncs is what keeps a header readable at every instant:
 //
-//	lock exclusively, read the header again, apply the changes to it
+//	lock exclusively, read the header again, apply the changes to it, sync what
+//	an earlier writer left unsynced
 //	0  a damaged or stale copy <- what is in force       sync
 //	1  key material            -> areas nothing uses     sync, read back
 //	2  primary copy            <- new, sequence + 1      sync
@@ -23,16 +25,22 @@ import (
 // depends on anything that is being written at that time. Step 4 wipes the areas
 // that the change gave up and also what an earlier, interrupted change left.
 
-// ErrNotWiped is wrapped when a change was committed but the key material that
-// it gave up could not be overwritten. The next change tries again.
-var ErrNotWiped = errors.New("the change is committed, but old key material was not wiped")
+// Errors of changes that are, or may be, in force.
+var (
+	// ErrNotWiped: the change is in force, but the key material that it gave up
+	// could not be overwritten. The next change tries again.
+	ErrNotWiped = errors.New("the change is committed, but old key material was not wiped")
+	// ErrUncertain: the device failed while the header was switched, so the old
+	// header is in force or the new one. Both were whole, and both open.
+	ErrUncertain = errors.New("the change may be in force or not")
+)
 
 // Commit applies changes to the header on the disk as one step: after a power
 // cut either all of them are in force or none. The caller planned on h; under
 // the lock the header is read again and the changes are applied to what is there
 // now, and they fail with [ErrConflict] when another process changed the very
-// objects they are about. It returns the new header, also beside an error that
-// wraps [ErrNotWiped].
+// objects they are about. It returns the new header; beside an error that wraps
+// [ErrNotWiped] or [ErrUncertain] the one that is there now, if it can be read.
 func (h *Header) Commit(changes ...Change) (*Header, error) {
 	return h.update(func(now *Header) (*draft, error) {
 		if err := now.trusted(); err != nil {
@@ -88,6 +96,24 @@ func (h *Header) update(change func(now *Header) (*draft, error)) (*Header, erro
 	return now.write(next, d.writes)
 }
 
+// makeDurable comes before the first write. An earlier writer may have been killed
+// between a write and its sync: were the other copy written on top of that, one
+// power cut could tear both. What the device holds after the sync must be what
+// the change was made for.
+func makeDurable(dev Device, seen *Header) error {
+	if err := dev.Sync(); err != nil {
+		return fmt.Errorf("sync before the change: %w", err)
+	}
+	now, err := read(dev)
+	if err != nil {
+		return err
+	}
+	if !sameCopy(&now.snapshot, &seen.snapshot) || now.copies[0].State != seen.copies[0].State || now.copies[1].State != seen.copies[1].State {
+		return fmt.Errorf("the device lost what was written to it earlier: %w", ErrConflict)
+	}
+	return nil
+}
+
 // finish checks the changed document as if it had been read, and gives it the
 // next sequence number.
 func (d *draft) finish(seq uint64) (*snapshot, error) {
@@ -128,22 +154,22 @@ func checkedSnapshot(b binaryHeader, doc *object) (*snapshot, error) {
 }
 
 func lastKeyGuard(now, next *metadata) error {
-	count := func(m *metadata) (n int) {
-		for _, k := range m.keyslots {
-			if k.Type == "luks2" && bindsData(m, k) {
-				n++
-			}
-		}
-		return n
-	}
-	if count(now) > 0 && count(next) == 0 {
+	if opensData(now) && !opensData(next) {
 		return ErrLastKeyslot
 	}
 	return nil
 }
 
+// opensData reports whether any keyslot gives the key of the data.
+func opensData(m *metadata) bool {
+	return slices.ContainsFunc(m.keyslots, func(k Keyslot) bool { return k.Type == "luks2" && bindsData(m, k) })
+}
+
 // write is steps 0 to 4. The receiver is what is on the disk.
 func (h *Header) write(next *snapshot, areas []areaWrite) (*Header, error) {
+	if err := makeDurable(h.dev, h); err != nil {
+		return nil, err
+	}
 	if err := h.restoreCopies(); err != nil {
 		return nil, err
 	}
@@ -151,13 +177,18 @@ func (h *Header) write(next *snapshot, areas []areaWrite) (*Header, error) {
 		return nil, err
 	}
 	if err := writeCopy(h.dev, next, 0); err != nil {
-		return nil, err
+		return afterFailure(h.dev, ErrUncertain, err)
 	}
 	if err := writeCopy(h.dev, next, int64(next.binary.HdrSize)); err != nil {
-		now, readErr := read(h.dev)
-		return now, fmt.Errorf("%w: %w", ErrNotWiped, errors.Join(err, readErr))
+		return afterFailure(h.dev, ErrNotWiped, err)
 	}
 	return settle(h.dev, next)
+}
+
+// afterFailure reports an error with the header that is there now.
+func afterFailure(dev Device, state, err error) (*Header, error) {
+	now, readErr := read(dev)
+	return now, fmt.Errorf("%w: %w", state, errors.Join(err, readErr))
 }
 
 // writeFresh writes a header where there was none. The marker at byte 0 is there
@@ -201,15 +232,24 @@ func writeInPlace(dev Device, s *snapshot, areas []areaWrite) (*Header, error) {
 
 // settle reads back what was committed and wipes what it does not use.
 func settle(dev Device, committed *snapshot) (*Header, error) {
+	h, err := readBack(dev, committed)
+	if err != nil {
+		return afterFailure(dev, ErrUncertain, err)
+	}
+	if err := h.wipeUnused(); err != nil {
+		return h, fmt.Errorf("%w: %w", ErrNotWiped, err)
+	}
+	return h, nil
+}
+
+// readBack reads what was written to both copies.
+func readBack(dev Device, written *snapshot) (*Header, error) {
 	h, err := read(dev)
 	if err != nil {
 		return nil, fmt.Errorf("read back the header: %w", err)
 	}
-	if h.copies[0].State != CopyGood || h.copies[1].State != CopyGood || !bytes.Equal(h.doc.encode(), committed.doc.encode()) {
+	if h.copies[0].State != CopyGood || h.copies[1].State != CopyGood || !bytes.Equal(h.doc.encode(), written.doc.encode()) {
 		return nil, fmt.Errorf("read back the header: the device does not hold what was written (%s)", h.why)
-	}
-	if err := h.wipeUnused(); err != nil {
-		return h, fmt.Errorf("%w: %w", ErrNotWiped, err)
 	}
 	return h, nil
 }
@@ -288,7 +328,14 @@ func (h *Header) wipeUnused() error {
 	if err != nil || len(dirty) == 0 {
 		return err
 	}
-	return zero(h.dev, dirty)
+	if err := zero(h.dev, dirty); err != nil {
+		return err
+	}
+	left, err := dirtyRanges(h.dev, dirty)
+	if err == nil && len(left) > 0 {
+		err = fmt.Errorf("read back zeros: the device does not hold what was written at byte %d", left[0].Offset)
+	}
+	return err
 }
 
 // zero overwrites ranges and syncs.

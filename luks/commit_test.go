@@ -30,6 +30,7 @@ func TestAddKeyslot(t *testing.T) {
 	d, h := newVolume(t)
 	key := unlock(t, h, "zero")
 	sealed := seal(t, key, "new")
+	sealed.Priority = luks.PriorityPrefer
 	next := commit(t, h, luks.AddKeyslot(luks.AnySlot, sealed, note(`"2"`, "of slot 2")))
 	if sealed.Slot() != 2 || next.SeqID() != h.SeqID()+1 {
 		t.Errorf("slot %d, sequence %d", sealed.Slot(), next.SeqID())
@@ -43,6 +44,9 @@ func TestAddKeyslot(t *testing.T) {
 	}
 	if got := tokens(now); got != string(note(`"1"`, "of slot 1"))+"\n"+string(note(`"2"`, "of slot 2")) {
 		t.Errorf("tokens:\n%s", got)
+	}
+	if k, _ := now.Keyslot(2); k.Priority != luks.PriorityPrefer {
+		t.Errorf("priority %v", k.Priority)
 	}
 	// The header that was planned on stays as it was.
 	if got := opens(t, h, "new"); got != "" || len(h.Keyslots()) != 2 {
@@ -162,24 +166,35 @@ func TestOneCommit(t *testing.T) {
 	}
 }
 
-// TestPriorityKeepsSum: the sum of a slot says whether its key changed.
-func TestPriorityKeepsSum(t *testing.T) {
-	_, h := newVolume(t)
+// TestKeyslotSum: the sum of a slot says whether its key changed, or its
+// material, and nothing else.
+func TestKeyslotSum(t *testing.T) {
+	d, h := newVolume(t)
 	was, _ := h.KeyslotSum(0)
 	h = commit(t, h, luks.SetPriority(0, luks.PriorityPrefer))
 	if now, err := h.KeyslotSum(0); now != was || err != nil {
-		t.Errorf("the sum changed: %v", err)
+		t.Errorf("another priority changed it: %v", err)
+	}
+	if other, _ := h.KeyslotSum(1); other == was {
+		t.Error("two slots have one sum")
 	}
 	if _, err := h.KeyslotSum(5); !errors.Is(err, luks.ErrNoSlot) {
 		t.Errorf("sum of a slot that is not there: %v", err)
+	}
+	d.data[2*metadataSize+200000] ^= 1
+	if now, err := h.KeyslotSum(0); now == was || err != nil {
+		t.Errorf("other material did not change it: %v", err)
+	}
+	d.edit(t, edits{"keyslots.1.kdf.iterations": "1001"})
+	before, _ := h.KeyslotSum(1)
+	if now, err := mustRead(t, d).KeyslotSum(1); now == before || err != nil {
+		t.Errorf("another cost did not change it: %v", err)
 	}
 }
 
 // TestNothingToChange writes nothing.
 func TestNothingToChange(t *testing.T) {
-	d, h := newVolume(t)
-	c := d.untouchable(t)
-	h = mustRead(t, c)
+	h := mustRead(t, goldenDisk(t).untouchable(t))
 	for _, changes := range [][]luks.Change{
 		nil,
 		{luks.SetPriority(0, luks.PriorityNormal)},
@@ -202,7 +217,8 @@ func TestChangesRefused(t *testing.T) {
 	defer other.Wipe()
 	token := func(s string) json.RawMessage { return json.RawMessage(s) }
 	deep := strings.Repeat(`{"a":`, 31) + "0" + strings.Repeat("}", 31) // legal by itself
-	sealed, foreign := seal(t, key, "new"), seal(t, other, "new")
+	sealed, foreign, odd := seal(t, key, "new"), seal(t, other, "new"), seal(t, key, "new")
+	odd.Priority = 2
 	tests := []struct {
 		name   string
 		change luks.Change
@@ -218,8 +234,9 @@ func TestChangesRefused(t *testing.T) {
 		{"remove what is not there", luks.RemoveKeyslot(2), luks.ErrNoSlot, "keyslot 2: "},
 		{"remove slot -1", luks.RemoveKeyslot(-1), luks.ErrNoSlot, "keyslot -1: "},
 		{"priority of what is not there", luks.SetPriority(2, luks.PriorityPrefer), luks.ErrNoSlot, "keyslot 2: "},
-		{"priority 7", luks.SetPriority(0, 7), luks.BadNumber, "keyslots.0.priority: must be 0, 1 or 2"},
-		{"priority -7", luks.SetPriority(0, -7), luks.BadNumber, "keyslots.0.priority: "},
+		{"priority 7", luks.SetPriority(0, 7), nil, "keyslot 0: there is no priority 7"},
+		{"priority -7", luks.SetPriority(0, -7), nil, "keyslot 0: there is no priority -7"},
+		{"slot of priority 2", luks.AddKeyslot(2, odd, nil), nil, "keyslot 2: there is no priority 2"},
 		{"token 32", luks.SetToken(32, note("", "x")), nil, "token 32: ids run from 0 to 31"},
 		{"token -1", luks.SetToken(-1, note("", "x")), nil, "token -1: ids run"},
 		{"token to remove not there", luks.RemoveToken(5), luks.ErrNoToken, "token 5: the token does not exist"},

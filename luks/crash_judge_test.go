@@ -13,6 +13,14 @@ import (
 	"github.com/cryptctl/cryptctl/probe/marker"
 )
 
+// What is tried on one image in so many: writing is slow when the race detector
+// looks on.
+const (
+	cutAgain  = 8  // an unfinished operation once more
+	cutCommit = 32 // the next change
+	cutRepair = 3  // a repair, of images in a row with the same header
+)
+
 // cutJudge holds what an operation left, whole or cut, against what it was to
 // do.
 type cutJudge struct {
@@ -45,10 +53,11 @@ func (j *cutJudge) judge(d *lukstest.Disk, n int, c any) {
 	j.Helper()
 	h, doc, err := j.header(d)
 	fresh := doc != "" && (doc == j.after.doc || j.faults && j.test.format && doc != j.before.doc)
+	between := doc != "" && doc == j.between.doc
 	switch {
 	case err != nil && !j.test.again:
 		j.fail(c, "no header can be read: %v", err)
-	case !fresh && doc != j.before.doc && err == nil:
+	case !fresh && !between && doc != j.before.doc && err == nil:
 		j.fail(c, "the header is neither the old nor the new one: %s", doc)
 	case !fresh && j.test.again:
 		j.unfinished(d, n, c)
@@ -56,6 +65,8 @@ func (j *cutJudge) judge(d *lukstest.Disk, n int, c any) {
 		want := j.before
 		if fresh {
 			want = j.after
+		} else if between {
+			want = j.between
 		}
 		j.opens(h, d, n, c, want)
 	}
@@ -88,7 +99,7 @@ func (j *cutJudge) unfinished(d *lukstest.Disk, n int, c any) {
 			j.fail(c, "neither as it was, nor a volume, nor marked as an interrupted format")
 		}
 	})
-	if n%8 != 0 {
+	if n%cutAgain != 0 {
 		return
 	}
 	if err := j.test.run(j.cutVolume, d); err != nil {
@@ -112,11 +123,11 @@ func (j *cutJudge) opens(h *luks.Header, d *lukstest.Disk, n int, c any, want cu
 		return
 	}
 	j.named(h, d, c)
-	if every := 32; n%every == 0 {
+	if n%cutCommit == 0 {
 		j.nextWriter(d.Clone(), c, want)
 	}
-	if j.row%3 != 0 {
-		return // the images before had the same header, and leftovers much like these
+	if j.row%cutRepair != 0 {
+		return
 	}
 	repaired, done, err := luks.Repair(d)
 	if err == nil {
@@ -136,7 +147,7 @@ func (j *cutJudge) named(h *luks.Header, d *lukstest.Disk, c any) {
 	j.Helper()
 	left, found := j.findings(h)
 	// Where there was something to find before, an early step cleans that up.
-	whole := !found && j.before.image != nil && !j.faults
+	whole := !found && j.before.image != nil && j.between.doc == "" && !j.faults
 	d.View(func(image []byte) {
 		if whole && !bytes.Equal(image, j.before.image) && !bytes.Equal(image, j.after.image) {
 			j.fail(c, "there is nothing to find, and it is neither the old nor the new volume")
@@ -175,6 +186,8 @@ func (j *cutJudge) copyStates(h *luks.Header, image []byte) []luks.CopyState {
 	switch {
 	case !whole:
 		return []luks.CopyState{luks.CopyBad, luks.CopyAbsent}
+	case known.number > h.SeqID():
+		return nil // it should be in force
 	case known.number == h.SeqID() && known.doc == j.last.doc:
 		return []luks.CopyState{luks.CopyGood}
 	}
@@ -223,6 +236,7 @@ func (j *cutJudge) fault(f lukstest.Fault, op lukstest.Op) {
 	j.learn(d)
 	h, readErr := luks.Read(d)
 	isNew := readErr == nil && j.keys(h, d) == j.after.keys && (j.test.format || string(h.JSON()) == j.after.doc)
+	isOld := readErr == nil && string(h.JSON()) == j.before.doc
 	switch {
 	case !d.Failed():
 		j.fail(c, "the fault was not met")
@@ -230,8 +244,12 @@ func (j *cutJudge) fault(f lukstest.Fault, op lukstest.Op) {
 		j.fail(c, "the fault was not reported")
 	case err == nil && !isNew:
 		j.fail(c, "success is reported, and the change is not there (%v)", readErr)
+	case err == nil && j.unclean(h, d) != nil:
+		j.fail(c, "success is reported: %v", j.unclean(h, d))
 	case errors.Is(err, luks.ErrNotWiped) && !isNew:
 		j.fail(c, "the change is called committed, and is not there (%v)", readErr)
+	case err != nil && isNew && !isOld && !j.test.again && !errors.Is(err, luks.ErrNotWiped) && !errors.Is(err, luks.ErrUncertain):
+		j.fail(c, "the change is in force, and the error does not say so")
 	}
 	j.judge(d, 0, c)
 }

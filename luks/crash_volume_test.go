@@ -36,6 +36,7 @@ type cutVolume struct {
 	later    map[string]*luks.SealedKey // zoe's, by the salt of the digest
 	backup   []byte                     // of the header
 	start    []byte                     // the disk before what is cut
+	between  cutOutcome                 // of two operations in a row, or empty
 
 	seed     maphash.Seed
 	copies   map[uint64]cutCopy  // complete header copies by their hash
@@ -287,11 +288,44 @@ func (v *cutVolume) unclean(h *luks.Header, d *lukstest.Disk) (err error) {
 // when the race detector looks on.
 func zeros(p []byte) bool { return bytes.Count(p, []byte{0}) == len(p) }
 
-// afterCut runs an operation and leaves what a power cut left of it.
-func afterCut(run func(*cutVolume, *lukstest.Disk) error, ops, sectors int) func(*cutVolume) {
+// afterCut runs an operation and leaves what a power cut left of it that fell
+// into the n-th write, counted from 0, after so many sectors.
+func afterCut(run func(*cutVolume, *lukstest.Disk) error, n, sectors int) func(*cutVolume) {
 	return func(v *cutVolume) {
 		d := v.must(run)
-		v.disk = d.Cut(ops, sectors)
+		v.disk = d.Cut(v.writes(d)[n], sectors)
+	}
+}
+
+// writes returns which of the operations of a disk are writes.
+func (v *cutVolume) writes(d *lukstest.Disk) (writes []int) {
+	for i, op := range d.Ops() {
+		if !op.Sync {
+			writes = append(writes, i)
+		}
+	}
+	return writes
+}
+
+// afterKill runs the second operation after the process of the first was killed
+// before the n-th sync that follows a write, counted from 0: what was written
+// until then is seen, and need not be on the disk yet.
+func afterKill(first, second func(*cutVolume, *lukstest.Disk) error, n int) func(*cutVolume, *lukstest.Disk) error {
+	return func(v *cutVolume, d *lukstest.Disk) error {
+		writes, whole := 0, v.must(first)
+		for _, op := range whole.Ops() {
+			switch {
+			case !op.Sync:
+				d.WriteAt(op.Data, op.Offset)
+				writes++
+			case writes <= n:
+				d.Sync()
+			default:
+				v.between = v.outcome(d)
+				return second(v, d)
+			}
+		}
+		return errors.New("it has fewer syncs")
 	}
 }
 

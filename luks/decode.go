@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -255,12 +254,8 @@ func (r *reader) keyslot(id int, at string, o *object) Keyslot {
 		Offset: r.size(area, join(at, "area"), "offset"),
 		Size:   r.size(area, join(at, "area"), "size"),
 	}
-	if _, ok := o.get("priority"); ok {
-		p := r.integer(o, at, "priority")
-		if p > 2 {
-			r.fail(BadNumber, join(at, "priority"), "must be 0, 1 or 2")
-		}
-		k.Priority = Priority(int8(p) - 1)
+	if p, ok := o.get("priority"); ok {
+		k.Priority = priorityOf(p)
 	}
 	switch k.Type {
 	case "luks2":
@@ -273,6 +268,18 @@ func (r *reader) keyslot(id int, at string, o *object) Keyslot {
 		}
 	}
 	return k
+}
+
+// priorityOf reads a priority; cryptsetup loads any other value too, and tries a
+// slot that has one only when it is named.
+func priorityOf(v any) Priority {
+	switch v {
+	case json.Number("1"):
+		return PriorityNormal
+	case json.Number("2"):
+		return PriorityPrefer
+	}
+	return PriorityIgnore
 }
 
 func (r *reader) luks2Keyslot(at string, o, area *object, k *Keyslot) {
@@ -301,8 +308,4 @@ func (r *reader) luks2Keyslot(at string, o, area *object, k *Keyslot) {
 func decodeBase64(s string) ([]byte, error) {
 	s = strings.NewReplacer(" ", "", "\t", "", "\n", "", "\r", "").Replace(s)
 	return base64.StdEncoding.Strict().DecodeString(s)
-}
-
-func intersects(a, b []int) bool {
-	return slices.ContainsFunc(a, func(n int) bool { return slices.Contains(b, n) })
 }

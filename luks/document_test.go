@@ -67,7 +67,7 @@ func TestKeyslotOrder(t *testing.T) {
 	d := newDisk(3 << 20)
 	h := format(t, d, luks.FormatOptions{MetadataSize: metadataSize, DataOffset: 2 << 20}, "zero", "one")
 	key := unlock(t, h, "one")
-	h = commit(t, h, luks.AddKeyslot(7, seal(t, key, "seven"), nil))
+	commit(t, h, luks.AddKeyslot(7, seal(t, key, "seven"), nil))
 	order := func() (ids []int) {
 		for _, k := range mustRead(t, d).Keyslots() {
 			ids = append(ids, k.ID)

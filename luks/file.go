@@ -99,7 +99,11 @@ func (f *File) Sync() error {
 	if !f.writable {
 		return nil
 	}
-	return f.file.Sync()
+	if err := f.file.Sync(); err != nil {
+		return err
+	}
+	dropCache(f.file)
+	return nil
 }
 
 // Close closes the file.

@@ -3,6 +3,7 @@ package luks
 import (
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -41,10 +42,17 @@ type FormatOptions struct {
 	// Detached means that the device holds the header only; DataOffset is then
 	// the place on the data device and may be 0, its default.
 	Detached bool
+	// Empty, when set, is asked under the device's lock, right before the first
+	// write, whether the device holds nothing; its error ends the format. A
+	// header that can be read is never nothing: [ErrNotEmpty].
+	Empty func(Device) error
 	// DataSize is the length of the data device of a detached header in bytes,
 	// which decides the default sector size.
 	DataSize int64
 }
+
+// ErrNotEmpty is wrapped when a device that was to be empty holds a volume.
+var ErrNotEmpty = errors.New("the device is not empty")
 
 // NewUUID returns a random UUID (RFC 9562, version 4) as text.
 func NewUUID() string {
@@ -87,6 +95,14 @@ func Format(dev Device, key *VolumeKey, opts FormatOptions, changes ...Change) (
 		return nil, err
 	}
 	defer release()
+	if opts.Empty != nil {
+		if now, err := read(dev); err == nil {
+			return nil, fmt.Errorf("format: %w: it holds LUKS2 volume %s", ErrNotEmpty, printable(now.UUID()))
+		}
+		if err := opts.Empty(dev); err != nil {
+			return nil, fmt.Errorf("format: %w", err)
+		}
+	}
 	h, err := writeFresh(dev, next, d.writes)
 	if err != nil {
 		return h, fmt.Errorf("format: %w", err)
@@ -191,6 +207,8 @@ func (o FormatOptions) check(dev Device, keySize int) error {
 		return fmt.Errorf("the header device of %d bytes is too small: %d are needed for one keyslot", dev.Size(), oneArea)
 	case !o.Detached && dev.Size() < o.DataOffset+int64(o.SectorSize):
 		return fmt.Errorf("the device of %d bytes is too small: the header takes %d, and the data needs at least one sector of %d", dev.Size(), o.DataOffset, o.SectorSize)
+	case o.Detached && o.DataSize > 0 && o.DataSize < o.DataOffset+int64(o.SectorSize):
+		return fmt.Errorf("the data device of %d bytes is too small: the data begins at byte %d and needs at least one sector of %d", o.DataSize, o.DataOffset, o.SectorSize)
 	case o.DataSize > 0 && (o.DataSize-o.DataOffset)%int64(o.SectorSize) != 0:
 		return fmt.Errorf("the data of %d bytes is not a multiple of the sector size %d", o.DataSize-o.DataOffset, o.SectorSize)
 	}

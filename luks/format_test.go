@@ -132,6 +132,7 @@ func TestFormatRefused(t *testing.T) {
 		{"device of no bytes", 0, 64, func(o *luks.FormatOptions) { o.DataOffset = 0 }, "the device of 0 bytes is too small"},
 		{"sector size that does not divide", deviceSize + 512, 64, func(o *luks.FormatOptions) { o.SectorSize = 4096 }, "the data of 66048 bytes is not a multiple of the sector size 4096"},
 		{"detached, too small", 2*metadataSize + areaBytes - 1, 64, func(o *luks.FormatOptions) { o.Detached, o.DataOffset = true, 0 }, "the header device of 290815 bytes is too small: 290816 are needed for one keyslot"},
+		{"detached, data device too small", dataOffset, 64, func(o *luks.FormatOptions) { o.Detached, o.DataOffset, o.DataSize = true, 2<<20, 1<<20 }, "the data device of 1048576 bytes is too small: the data begins at byte 2097152"},
 		{"detached, data that does not divide", dataOffset, 64, func(o *luks.FormatOptions) { o.Detached, o.DataOffset, o.DataSize, o.SectorSize = true, 0, 1000, 512 }, "the data of 1000 bytes is not a multiple"},
 	}
 	for _, tt := range tests {
@@ -175,6 +176,41 @@ func TestFormatChanges(t *testing.T) {
 				t.Errorf("got %v, want %v %q", err, tt.err, tt.text)
 			}
 		})
+	}
+}
+
+// TestFormatOnlyEmpty: whoever wants an empty device is asked again under the
+// lock, and a volume is never nothing.
+func TestFormatOnlyEmpty(t *testing.T) {
+	key := luks.NewVolumeKey(64)
+	defer key.Wipe()
+	sealed, blank := seal(t, key, "word"), newDisk(deviceSize)
+	notEmpty := errors.New("a file system")
+	run := func(d *disk, empty func(luks.Device) error) error {
+		locked := false
+		d.locks = func(exclusive bool) (func(), error) {
+			locked = exclusive
+			return func() { locked = false }, nil
+		}
+		_, err := luks.Format(d, key, luks.FormatOptions{MetadataSize: metadataSize, DataOffset: dataOffset, Empty: func(dev luks.Device) error {
+			if !locked || dev != luks.Device(d) {
+				t.Error("asked without the lock, or about another device")
+			}
+			return empty(dev)
+		}}, luks.AddKeyslot(0, sealed, nil))
+		return err
+	}
+	yes := func(luks.Device) error { return nil }
+	if err := run(blank.untouchable(t), func(luks.Device) error { return notEmpty }); !errors.Is(err, notEmpty) {
+		t.Errorf("a device that is not empty: %v", err)
+	}
+	d := goldenDisk(t)
+	clear(d.data[:metadataSize]) // the secondary is there
+	if err := run(d.untouchable(t), yes); !errors.Is(err, luks.ErrNotEmpty) || !strings.Contains(err.Error(), "4e9f7a52-5ad6-4f1f-9b1d-2f6f0f1c9e3b") {
+		t.Errorf("a device with a volume: %v", err)
+	}
+	if err := run(blank, yes); err != nil || opens(t, sound(t, blank), "word") != "word:0" {
+		t.Errorf("an empty device: %v", err)
 	}
 }
 

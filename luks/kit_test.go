@@ -96,12 +96,12 @@ func (d *disk) Lock(exclusive bool) (func(), error) {
 	return func() {}, nil
 }
 
-// untouchable is a copy of the disk that fails the test on any write or sync.
+// untouchable is a copy of the disk that fails the test on any write.
 func (d *disk) untouchable(t testing.TB) *disk {
 	c := d.clone()
 	c.before = func(op operation) error {
-		if op.kind != "read" {
-			t.Errorf("%s of %d bytes at byte %d on a device that is only to be read", op.kind, op.length, op.offset)
+		if op.kind == "write" {
+			t.Errorf("write of %d bytes at byte %d on a device that is only to be read", op.length, op.offset)
 		}
 		return nil
 	}

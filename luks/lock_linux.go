@@ -125,6 +125,12 @@ func readOnlyDevice(f *os.File) bool {
 	return err == nil && n != 0
 }
 
+// dropCache makes the next read come from the device: what is read back after a
+// sync shall be what the device holds, not what memory remembers.
+func dropCache(file *os.File) {
+	unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_DONTNEED)
+}
+
 func systemOpenError(path string, err error) error {
 	switch {
 	case errors.Is(err, unix.EBUSY):

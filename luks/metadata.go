@@ -1,6 +1,7 @@
 package luks
 
 import (
+	"cmp"
 	"encoding/json"
 	"slices"
 
@@ -126,12 +127,14 @@ func (m *metadata) dataDigest() (Digest, bool) {
 	return m.digests[i], true
 }
 
+func byOffset(a, b Area) int { return cmp.Compare(a.Offset, b.Offset) }
+
 // areas returns all keyslot areas, ordered by offset.
 func (m *metadata) areas() []Area {
 	areas := make([]Area, len(m.keyslots))
 	for i, k := range m.keyslots {
 		areas[i] = k.Area
 	}
-	slices.SortFunc(areas, func(a, b Area) int { return int(min(max(a.Offset-b.Offset, -1), 1)) })
+	slices.SortFunc(areas, byOffset)
 	return areas
 }

@@ -25,6 +25,9 @@ const slotHash = "sha256"
 // id and place. Making one costs one key derivation; placing it costs none, so
 // the lock is held for a write only.
 type SealedKey struct {
+	// Priority of a slot that is added; one that is replaced keeps its own.
+	Priority Priority
+
 	volume *VolumeKey
 	params kdf.Params
 	area   []byte // encrypted material

@@ -3,6 +3,7 @@ package luks
 import (
 	"context"
 	"crypto/subtle"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,8 +15,13 @@ import (
 	"github.com/cryptctl/cryptctl/secret"
 )
 
-// ErrWrongPassphrase is wrapped when a passphrase was tried and opened nothing.
-var ErrWrongPassphrase = errors.New("no keyslot opens with this passphrase")
+// Errors of unlocking.
+var (
+	// ErrWrongPassphrase: a passphrase was tried and opened nothing.
+	ErrWrongPassphrase = errors.New("no keyslot opens with this passphrase")
+	// ErrNoUsableSlot: there was no keyslot to try it on.
+	ErrNoUsableSlot = errors.New("no keyslot could be tried")
+)
 
 // UnlockOptions says how a volume is unlocked. The zero value tries every slot
 // that is not set to be ignored, under the default limits.
@@ -89,9 +95,9 @@ func unlockError(tried []string, skipped []error) error {
 	err := errors.Join(skipped...)
 	switch {
 	case len(tried) == 0 && err == nil:
-		return errors.New("the volume has no keyslot that could be tried")
+		return fmt.Errorf("%w: the volume has none", ErrNoUsableSlot)
 	case len(tried) == 0:
-		return fmt.Errorf("no keyslot could be tried: %w", err)
+		return fmt.Errorf("%w: %w", ErrNoUsableSlot, err)
 	case err == nil:
 		return fmt.Errorf("%w (tried %s)", ErrWrongPassphrase, strings.Join(tried, ", "))
 	}
@@ -143,11 +149,39 @@ func (h *Header) readArea(k Keyslot) ([]byte, error) {
 		return nil, err
 	}
 	defer release()
+	if err := h.stillThere(k.ID); err != nil {
+		return nil, err
+	}
 	sealed := make([]byte, afSize(k.KeySize))
 	if err := readAt(h.dev, sealed, k.Area.Offset); err != nil {
 		return nil, fmt.Errorf("key material: %w", err)
 	}
 	return sealed, nil
+}
+
+// stillThere makes sure, under the lock, that the area still is the slot's: one
+// that was replaced meanwhile would look like a wrong passphrase.
+func (h *Header) stillThere(slot int) error {
+	var seq [8]byte
+	if err := readAt(h.dev, seq[:], int64(h.binary.HdrOffset)+seqOffset); err != nil {
+		return err
+	}
+	if binary.BigEndian.Uint64(seq[:]) == h.binary.SeqID {
+		return nil
+	}
+	now, err := read(h.dev)
+	if err != nil {
+		return err
+	}
+	return (&draft{base: &h.snapshot, now: &now.snapshot}).unchanged("keyslots", slot)
+}
+
+// Usable returns why a slot cannot be used, or nil.
+func (h *Header) Usable(slot int, limits kdf.Limits) error {
+	if err := h.trusted(); err != nil {
+		return err
+	}
+	return h.usable(slot, limits)
 }
 
 // confirms compares in constant time. The length was checked by Trust: a digest
@@ -169,6 +203,10 @@ func (h *Header) digestText(id int) string {
 	if !ok {
 		return ""
 	}
+	return bareDigest(d)
+}
+
+func bareDigest(d *object) string {
 	d = d.clone()
 	d.remove("keyslots")
 	d.remove("segments")

@@ -120,6 +120,24 @@ func TestTrialOrder(t *testing.T) {
 	}
 }
 
+// TestOddPriorities: cryptsetup loads a priority that means nothing, and tries
+// such a slot when it is named.
+func TestOddPriorities(t *testing.T) {
+	for _, value := range []string{"0", "3", "7", "-1", "2.0", `"2"`, "null", "[2]", "{}"} {
+		d := goldenDisk(t)
+		d.edit(t, edits{"keyslots.0.priority": value})
+		h := mustRead(t, d)
+		if got := opens(t, h, "zero", "one"); got != "one:1" {
+			t.Errorf("priority %s: opens %q", value, got)
+		}
+		unlock(t, h, "zero", 0)
+		commit(t, h, luks.SetPriority(1, luks.PriorityPrefer))
+		if text := string(sound(t, d).JSON()); !strings.Contains(text, `"priority":`+value) {
+			t.Errorf("priority %s did not survive: %s", value, text)
+		}
+	}
+}
+
 // deviceOf copies a header to a device of its own.
 func deviceOf(t *testing.T, h *luks.Header) *disk {
 	t.Helper()
@@ -153,10 +171,10 @@ func TestNothingToTry(t *testing.T) {
 	d, h := newVolume(t)
 	for name, opts := range map[string]luks.UnlockOptions{
 		"no keyslot could be tried: keyslot 7 is not in use": {Slots: []int{7}},
-		"the volume has no keyslot that could be tried":      {Slots: []int{}},
+		"no keyslot could be tried: the volume has none":     {Slots: []int{}},
 	} {
 		_, err := h.Unlock(t.Context(), phrase("zero"), opts)
-		if err == nil || err.Error() != name || errors.Is(err, luks.ErrWrongPassphrase) {
+		if !errors.Is(err, luks.ErrNoUsableSlot) || err.Error() != name || errors.Is(err, luks.ErrWrongPassphrase) {
 			t.Errorf("got %v, want %s", err, name)
 		}
 	}
@@ -291,12 +309,44 @@ func TestKeyLength(t *testing.T) {
 	}
 }
 
-// TestSnapshot: unlocking goes by the header that was read, not by what stands
-// on the disk meanwhile.
-func TestSnapshot(t *testing.T) {
-	d, h := newVolume(t)
-	clear(d.data[:2*metadataSize])
-	if got := opens(t, h, "zero", "one"); got != "zero:0 one:1" {
-		t.Errorf("opens %q", got)
+// TestChangedMeanwhile: unlocking goes by the header that was read. A slot that
+// another process changed since is a conflict, not a wrong passphrase; changes of
+// other slots do not matter.
+func TestChangedMeanwhile(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(key *luks.VolumeKey) luks.Change
+		want   error
+	}{
+		{"another slot removed", func(*luks.VolumeKey) luks.Change { return luks.RemoveKeyslot(0) }, nil},
+		{"a slot added", func(key *luks.VolumeKey) luks.Change { return luks.AddKeyslot(2, seal(t, key, "two"), nil) }, nil},
+		{"the slot replaced", func(key *luks.VolumeKey) luks.Change { return luks.ReplaceKeyslot(1, seal(t, key, "new"), nil) }, luks.ErrConflict},
+		{"the slot removed", func(*luks.VolumeKey) luks.Change { return luks.RemoveKeyslot(1) }, luks.ErrConflict},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, h := newVolume(t)
+			commit(t, h, tt.change(unlock(t, h, "zero")))
+			key, err := h.Unlock(t.Context(), phrase("one"), luks.UnlockOptions{Slots: []int{1}})
+			if !errors.Is(err, tt.want) || errors.Is(err, luks.ErrWrongPassphrase) || (err == nil) != (tt.want == nil) {
+				t.Errorf("got %v, want %v", err, tt.want)
+			}
+			key.Wipe()
+		})
+	}
+}
+
+func TestUsable(t *testing.T) {
+	d := goldenDisk(t)
+	d.edit(t, edits{"keyslots.0.kdf": argon2("4", "1048576", "4")})
+	h := mustRead(t, d)
+	if err := h.Usable(0, kdf.Limits{MaxMemoryKiB: 1024}); !errors.Is(err, luks.KDFCost) {
+		t.Errorf("slot 0: %v", err)
+	}
+	if err := h.Usable(1, kdf.Limits{MaxMemoryKiB: 1024}); err != nil {
+		t.Errorf("slot 1: %v", err)
+	}
+	d.edit(t, edits{"segments.0.encryption": `"null"`})
+	if err := mustRead(t, d).Usable(1, kdf.Limits{}); !errors.Is(err, luks.NullCipherSegment) {
+		t.Errorf("a header that is refused: %v", err)
 	}
 }

@@ -41,12 +41,24 @@ func relabel(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(path, disk, 0o600))
 }
 
-// loop makes a read-only loop device of a file, and names it in $LOOP.
+// loop makes a loop device of a file, and names it in $LOOP.
 func loop(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, args, 1, 1, "loop FILE")
-	out, err := exec.Command("losetup", "--read-only", "--find", "--show", ts.MkAbs(args[0])).Output()
+	need(ts, neg, args, 1, 2, "loop FILE [read-only]")
+	flags := []string{"--find", "--show", ts.MkAbs(args[0])}
+	if len(args) == 2 {
+		flags = append(flags, "--"+args[1])
+	}
+	out, err := exec.Command("losetup", flags...).Output()
 	ts.Check(err)
 	dev := strings.TrimSpace(string(out))
 	ts.Defer(func() { exec.Command("losetup", "--detach", dev).Run() })
 	ts.Setenv("LOOP", dev)
+}
+
+// hold keeps a block device to itself, as a mount does.
+func hold(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, args, 1, 1, "hold DEVICE")
+	f, err := os.OpenFile(args[0], os.O_RDWR|os.O_EXCL, 0)
+	ts.Check(err)
+	ts.Defer(func() { f.Close() })
 }

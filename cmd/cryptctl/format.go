@@ -13,6 +13,7 @@ import (
 	"github.com/cryptctl/cryptctl/keys"
 	"github.com/cryptctl/cryptctl/luks"
 	"github.com/cryptctl/cryptctl/probe"
+	"github.com/cryptctl/cryptctl/secret"
 )
 
 // formatFlags are the choices of a new volume that no configuration makes.
@@ -99,6 +100,7 @@ func (o *formatFlags) run(cmd *cobra.Command, path string) (*luks.Header, error)
 	}
 	defer v.Close()
 	o.layout.DataSize = v.data.Size()
+	o.layout.Empty = func(luks.Device) error { return o.proveEmpty(v) }
 	cost, err := o.cost(ctx)
 	if err != nil {
 		return nil, err
@@ -109,6 +111,9 @@ func (o *formatFlags) run(cmd *cobra.Command, path string) (*luks.Header, error)
 	}
 	defer key.Wipe()
 	h, err := keys.Format(ctx, v.header, name, want, key, o.layout, keys.Options{Cost: cost})
+	if errors.Is(err, luks.ErrNotEmpty) {
+		return nil, &exitError{exitNotEmpty, fmt.Errorf("%s: %w; nothing was written", v.name, err)}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", v.name, err)
 	}
@@ -133,9 +138,16 @@ func (o *formatFlags) openEmpty(path string) (v *volume, err error) {
 	if v, err = o.open(path, luks.Exclusive); err != nil {
 		return nil, err
 	}
-	err = proveEmpty(v.data, v.name)
-	if err == nil && o.layout.Detached {
-		err = proveEmpty(v.header, "detached header "+o.header)
+	// Said at once, and not only after the keys were derived; what counts is
+	// said again under the lock.
+	name := v.name
+	if o.layout.Detached {
+		name = "detached header " + o.header
+	}
+	if h, readErr := luks.Read(v.header); readErr == nil {
+		err = &exitError{exitNotEmpty, fmt.Errorf("%s is not empty: it holds LUKS2 volume %s; nothing was written", name, plain(h.UUID()))}
+	} else {
+		err = o.proveEmpty(v)
 	}
 	if err != nil {
 		v.Close()
@@ -144,13 +156,17 @@ func (o *formatFlags) openEmpty(path string) (v *volume, err error) {
 	return v, nil
 }
 
+// proveEmpty looks at the device, and at the header's when it is detached.
+func (o *formatFlags) proveEmpty(v *volume) error {
+	err := proveEmpty(v.data, v.name)
+	if err == nil && o.layout.Detached {
+		err = proveEmpty(v.header, "detached header "+o.header)
+	}
+	return err
+}
+
 // proveEmpty refuses all devices but those that hold nothing.
 func proveEmpty(dev luks.Device, name string) error {
-	// A header that can be read was finished, whatever note of an interrupted
-	// format stands before it.
-	if h, err := luks.Read(dev); err == nil {
-		return &exitError{exitNotEmpty, fmt.Errorf("%s is not empty: it holds LUKS2 volume %s; nothing was written", name, plain(h.UUID()))}
-	}
 	report, err := probe.Probe(dev)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
@@ -190,6 +206,14 @@ func (o *formatFlags) wantedKeys(ctx context.Context) (want []keys.Key, name str
 	}
 	key := keys.Key{Slot: o.slot, Kind: "static", Provider: keys.Static{Passphrase: p}}
 	return []keys.Key{key}, "", p.Wipe, nil
+}
+
+// newPassphrase of a volume that is being made is its only one.
+func (o *formatFlags) newPassphrase(ctx context.Context) (*secret.Bytes, error) {
+	if isAsked(o.keyFile) {
+		return askNew(ctx, noKey)
+	}
+	return readKey(o.keyFile)
 }
 
 // follow takes the layout from the configuration; a flag that says something

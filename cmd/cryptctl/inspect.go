@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -71,7 +72,7 @@ func layout(h *luks.Header, v *volume) []region {
 	}
 	low, size := h.KeyslotsArea()
 	slots := h.Keyslots()
-	slices.SortFunc(slots, func(a, b luks.Keyslot) int { return int(min(max(a.Area.Offset-b.Area.Offset, -1), 1)) })
+	slices.SortFunc(slots, func(a, b luks.Keyslot) int { return cmp.Compare(a.Area.Offset, b.Area.Offset) })
 	at := low
 	free := func(to int64) {
 		if to > at {

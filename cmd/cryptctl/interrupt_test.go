@@ -67,6 +67,41 @@ func TestInterruptedSync(t *testing.T) {
 	}
 }
 
+// TestTwoFormats: of two that find a device empty at the same time one makes its
+// volume, and the other touches nothing.
+func TestTwoFormats(t *testing.T) {
+	t.Parallel()
+	for range 3 {
+		dir := t.TempDir()
+		sparse(t, filepath.Join(dir, "vol.img"))
+		var racers [2]*exec.Cmd
+		for i, name := range []string{"one", "two"} {
+			write(t, filepath.Join(dir, name+".key"), "sesame "+name)
+			racers[i] = exec.Command("cryptctl", cheaply("format", "vol.img", "--key-file", name+".key")...)
+			racers[i].Dir, racers[i].Env = dir, append(os.Environ(), "GORACE=atexit_sleep_ms=0")
+		}
+		for _, r := range racers {
+			if err := r.Start(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		codes := map[int]string{}
+		for i, r := range racers {
+			r.Wait()
+			codes[r.ProcessState.ExitCode()] = []string{"one", "two"}[i]
+		}
+		winner, loser := codes[exitOK], codes[exitNotEmpty]
+		if winner == "" || loser == "" {
+			t.Fatalf("exit codes %v", codes)
+		}
+		cryptctl(t, dir, exitOK, "open", "--test", "vol.img", "--key-file", winner+".key")
+		cryptctl(t, dir, exitNoKey, "open", "--test", "vol.img", "--key-file", loser+".key")
+		if out, _ := cryptctl(t, dir, exitOK, "check", "vol.img"); out != "vol.img: sound\n" {
+			t.Errorf("check says %q", out)
+		}
+	}
+}
+
 // interrupted runs a sync on a fresh copy, with a signal after a while, and
 // returns which keys open the volume.
 func interrupted(t *testing.T, dir, image string, sig unix.Signal, after time.Duration) (outcome string) {

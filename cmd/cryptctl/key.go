@@ -88,29 +88,18 @@ func (n *newKey) change(cmd *cobra.Command, path string, change func(*luks.Heade
 	if err != nil {
 		return 0, err
 	}
-	changes := change(h, sealed)
-	if n.priority != "" {
-		changes = append(changes, luks.SetKeyPriority(sealed, priority))
-	}
-	if _, err := h.Commit(changes...); err != nil {
+	sealed.Priority = priority
+	if _, err := h.Commit(change(h, sealed)...); err != nil {
 		return 0, fmt.Errorf("%s: %w", v.name, err)
 	}
 	return sealed.Slot(), nil
 }
 
 func (n *newKey) newPassphrase(ctx context.Context) (*secret.Bytes, error) {
-	if n.newFile != "" {
-		return readKey(n.newFile)
+	if isAsked(n.newFile) {
+		return askNew(ctx, "no new passphrase was given: use --new-key-file")
 	}
-	return askNew(ctx, "no new passphrase was given: use --new-key-file")
-}
-
-// newPassphrase of a volume that is being made is its only one.
-func (o *formatFlags) newPassphrase(ctx context.Context) (*secret.Bytes, error) {
-	if o.keyFile != "" {
-		return readKey(o.keyFile)
-	}
-	return askNew(ctx, noKey)
+	return readKey(n.newFile)
 }
 
 // unlock opens the volume with the configuration or a passphrase; slots says
@@ -195,7 +184,11 @@ a power cut the slot opens with the old passphrase or with the new one.`,
 			return usageError("--slot says which slot to replace")
 		}
 		_, err := n.change(cmd, a[0], func(h *luks.Header, s *luks.SealedKey) []luks.Change {
-			return keys.ReplaceSlot(h, n.slot, s)
+			changes := keys.ReplaceSlot(h, n.slot, s)
+			if n.priority != "" {
+				changes = append(changes, luks.SetPriority(n.slot, s.Priority))
+			}
+			return changes
 		})
 		if err == nil {
 			fmt.Fprintf(cmd.OutOrStdout(), "replaced slot %d\n", n.slot)
@@ -260,6 +253,8 @@ func (k *keySource) removeSlot(ctx context.Context, h *luks.Header, slot int) er
 		return err
 	}
 	defer key.Wipe()
-	_, err = h.Commit(keys.RemoveSlot(h, slot)...)
+	// The slot that was seen to open must still be there when the other goes.
+	changes := append([]luks.Change{luks.ExpectKeyslot(key.Slot())}, keys.RemoveSlot(h, slot)...)
+	_, err = h.Commit(changes...)
 	return err
 }

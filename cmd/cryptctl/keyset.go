@@ -202,6 +202,12 @@ func ask(ctx context.Context, prompt, instead string) (*secret.Bytes, error) {
 	return nonEmpty(secret.Take(p), err)("the terminal")
 }
 
+// isAsked reports whether a key comes from the terminal: without a key file, and
+// with - where stdin is one, since reading it would show what is typed.
+func isAsked(keyFile string) bool {
+	return keyFile == "" || keyFile == "-" && term.IsTerminal(int(os.Stdin.Fd()))
+}
+
 // noKey is what a command without any key says.
 const noKey = "no key was given: use --key-file, or --file and --volume"
 
@@ -226,10 +232,10 @@ func askNew(ctx context.Context, instead string) (*secret.Bytes, error) {
 
 // passphrase returns the one passphrase of commands without a configuration.
 func (k *keySource) passphrase(ctx context.Context) (*secret.Bytes, error) {
-	if k.keyFile != "" {
-		return readKey(k.keyFile)
+	if isAsked(k.keyFile) {
+		return ask(ctx, "Passphrase: ", noKey)
 	}
-	return ask(ctx, "Passphrase: ", noKey)
+	return readKey(k.keyFile)
 }
 
 // configured reports whether the keys come from a configuration. One that would

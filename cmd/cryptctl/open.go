@@ -44,7 +44,7 @@ this build does not activate volumes, so --test is required.`,
 		defer v.Close()
 		opened, err := k.tryOpen(ctx, h, slot)
 		switch {
-		case errors.Is(err, luks.ErrWrongPassphrase) || errors.Is(err, keys.ErrNoKey):
+		case errors.Is(err, luks.ErrWrongPassphrase) || errors.Is(err, luks.ErrNoUsableSlot) || errors.Is(err, keys.ErrNoKey):
 			return &exitError{exitNoKey, fmt.Errorf("%s: %w", v.name, err)}
 		case err != nil:
 			return fmt.Errorf("%s: %w", v.name, err)

@@ -43,13 +43,10 @@ func setup(e *testscript.Env) error {
 	return nil
 }
 
-// condition adds [root] and [loop]: loop devices can be made.
+// condition adds [loop]: loop devices can be made.
 func condition(cond string) (bool, error) {
-	switch cond {
-	case "root":
-		return os.Getuid() == 0, nil
-	case "loop":
-		return exec.Command("losetup", "--find").Run() == nil, nil
+	if cond == "loop" {
+		return os.Getuid() == 0 && exec.Command("losetup", "--find").Run() == nil, nil
 	}
 	return false, fmt.Errorf("unknown condition %s", cond)
 }
@@ -65,14 +62,15 @@ func condition(cond string) (bool, error) {
 //	mutate [COPY] FILE PATH VAL  change the JSON (or @uuid, @seqid) of both LUKS2 header copies, or of COPY 0 or 1
 //	note FILE UUID REACH         write the note of an interrupted format
 //	relabel FILE NUMBER 'LABEL'  give a GPT partition another label
-//	loop FILE                    make a read-only loop device, $LOOP
+//	loop FILE [read-only]        make a loop device, $LOOP
+//	hold DEVICE                  have it exclusively until the end
 //	hash FILE...                 remember what is in the files
 //	same FILE...                 they hold what they held then
 //	mode FILE OCTAL              the file has these permissions
 func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
 		"runs": runs, "json": jsonHas, "key": keyFile, "image": image, "random": random, "poke": poke,
-		"mutate": mutateCommand, "note": note, "relabel": relabel, "loop": loop, "hash": hash, "same": same, "mode": mode,
+		"mutate": mutateCommand, "note": note, "relabel": relabel, "loop": loop, "hold": hold, "hash": hash, "same": same, "mode": mode,
 	}
 }
 

@@ -53,7 +53,7 @@ func (r *reconcile) session(ctx context.Context, path string, mode luks.Mode, op
 	}
 	opts.Policy = r.Policy
 	if r.keyFile != "" {
-		p, err := readKey(r.keyFile)
+		p, err := r.passphrase(ctx)
 		if err != nil {
 			done()
 			return nil, nil, err

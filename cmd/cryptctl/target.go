@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -65,13 +66,28 @@ func (t *target) open(path string, mode luks.Mode) (*volume, error) {
 		}
 		v.header = header
 		v.files = append(v.files, header)
+		if sameFile(file, header) {
+			v.Close()
+			return nil, usageError("--header %s is the device itself: its data would lie over its header", t.header)
+		}
 	}
 	return v, nil
+}
+
+func sameFile(a, b *luks.File) bool {
+	x, err := a.File().Stat()
+	y, err2 := b.File().Stat()
+	return err == nil && err2 == nil && os.SameFile(x, y)
 }
 
 // narrow turns the whole device into the partition or offset that is meant.
 func (t *target) narrow(v *volume, file *luks.File) error {
 	offset, size := int64(0), file.Size()
+	if info, err := file.File().Stat(); err == nil && !info.Mode().IsRegular() && (t.partition != "" || t.offset != "") {
+		// The kernel caches a disk and its partitions apart, and cryptsetup locks
+		// the partition: through the whole disk neither would see the other.
+		return usageError("%s is a block device; name the partition's own device instead of --partition or --offset", v.name)
+	}
 	switch {
 	case t.partition != "" && t.offset != "":
 		return usageError("--partition and --offset both say where the volume begins; give one of them")
@@ -138,5 +154,6 @@ func createHeader(path string) (made bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	return true, errors.Join(f.Truncate(luks.DefaultDataOffset), f.Close())
+	err = errors.Join(f.Truncate(luks.DefaultDataOffset), f.Sync(), f.Close())
+	return true, errors.Join(err, luks.SyncDir(filepath.Dir(path)))
 }

@@ -27,7 +27,8 @@ func TestSalted(t *testing.T) {
 func TestDeriveRefuses(t *testing.T) {
 	ctx := kdf.WithTrace(t.Context(), kdf.Trace{Start: func(c kdf.Cost) { t.Errorf("%v was started", c) }})
 	for _, c := range []kdf.Cost{
-		{}, argon2(kdf.Argon2id, 0, 32, 1), argon2(kdf.Argon2id, 4, 32, 0), argon2(kdf.Argon2id, 4, 1<<31, 4),
+		{},
+		argon2(kdf.Argon2id, 0, 32, 1), argon2(kdf.Argon2id, 4, 32, 0), argon2(kdf.Argon2id, 4, 1<<31, 4),
 		argon2(kdf.Argon2i, 1<<32-1, 32, 1), pbkdf2("md5", 1), pbkdf2("sha256", 0), pbkdf2("sha256", 1<<32-1),
 	} {
 		if key, err := c.Salted().Derive(ctx, word, 32, kdf.Limits{}); key != nil || err == nil {

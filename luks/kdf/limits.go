@@ -10,13 +10,14 @@ import (
 // kill the machine. The zero value gives the defaults.
 type Limits struct {
 	// MaxMemoryKiB bounds Argon2 memory. Default 4 GiB, the most that
-	// cryptsetup accepts when it makes a slot.
+	// cryptsetup accepts when it makes a slot, or all that the machine has.
 	MaxMemoryKiB uint32
 	// MaxWorkKiB bounds passes times memory, since a small memory with a large
 	// time hangs just as well. Default 64 GiB: sixteen times cryptsetup's usual
 	// 4 passes over 1 GiB, about a minute of work.
 	MaxWorkKiB uint64
-	// MaxIterations bounds PBKDF2. Default 64 million, about half a minute.
+	// MaxIterations bounds PBKDF2. Default 64 million: half a minute with
+	// SHA-256, some minutes with the slowest hash.
 	MaxIterations uint32
 }
 
@@ -28,7 +29,7 @@ const (
 
 func (l Limits) orDefault() Limits {
 	if l.MaxMemoryKiB == 0 {
-		l.MaxMemoryKiB = defaultMaxMemoryKiB
+		l.MaxMemoryKiB = uint32(min(defaultMaxMemoryKiB, memory().total))
 	}
 	if l.MaxWorkKiB == 0 {
 		l.MaxWorkKiB = defaultMaxWorkKiB

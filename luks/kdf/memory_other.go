@@ -2,5 +2,5 @@
 
 package kdf
 
-// availableKiB is a guess that suits small machines.
-func availableKiB() uint64 { return 1 << 20 }
+// memory is a guess that suits small machines.
+func memory() amount { return amount{total: 2 << 20, available: 1 << 20} }

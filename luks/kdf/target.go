@@ -58,7 +58,8 @@ func (t Target) orDefault() Target {
 // Machine is what a calibration knows of a computer.
 type Machine struct {
 	CPUs         int
-	AvailableKiB uint64  // memory that a process could get
+	TotalKiB     uint64  // memory that the machine, or our control group, has
+	AvailableKiB uint64  // memory that a process could get now
 	LaneKiB      float64 // Argon2: KiB filled per second by one lane
 	Iterations   float64 // PBKDF2: iterations per second
 }
@@ -76,8 +77,9 @@ const (
 )
 
 // Cost returns what fits the target on that machine. It is a pure function:
-// Argon2 memory is a power of two, at most half of what is available; where that
-// cap binds, more passes fill the time.
+// Argon2 memory is a power of two, at most a quarter of the machine's, so that it
+// does not depend on what happens to run, and in any case at most half of what is
+// available; where a cap binds, more passes fill the time.
 func (t Target) Cost(m Machine) (Cost, error) {
 	t = t.orDefault()
 	switch t.Kind {
@@ -90,7 +92,7 @@ func (t Target) Cost(m Machine) (Cost, error) {
 	case Argon2id, Argon2i:
 		lanes := uint32(max(1, min(m.CPUs, int(min(t.MaxCPUs, maxArgon2CPUs)))))
 		work := stepDown(m.LaneKiB, nominalLaneKiB) * float64(lanes) * t.Time.Seconds()
-		memory := min(uint64(work/minPasses), uint64(t.MaxMemoryKiB), m.AvailableKiB/2, defaultMaxMemoryKiB)
+		memory := min(uint64(work/minPasses), uint64(t.MaxMemoryKiB), m.TotalKiB/4, m.AvailableKiB/2, defaultMaxMemoryKiB)
 		memory = max(powerBelow(memory), minMemoryKiB, uint64(minArgon2KiBPerCPU*lanes))
 		passes := min(max(uint64(work)/memory, minPasses), defaultMaxWorkKiB/memory)
 		return Cost{Kind: t.Kind, Time: uint32(passes), MemoryKiB: uint32(memory), CPUs: lanes}, nil
@@ -118,7 +120,8 @@ func powerBelow(n uint64) uint64 {
 // Calibrate measures this machine for under a tenth of a second and returns the
 // cost that fits the target.
 func Calibrate(ctx context.Context, t Target) (Cost, error) {
-	m := Machine{CPUs: runtime.NumCPU(), AvailableKiB: availableKiB()}
+	has := memory()
+	m := Machine{CPUs: runtime.NumCPU(), TotalKiB: has.total, AvailableKiB: has.available}
 	best := func(work float64, f func()) float64 {
 		speed := 0.0
 		for range 3 {

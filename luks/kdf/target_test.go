@@ -15,7 +15,7 @@ import (
 const mib = 1 << 10 // in KiB
 
 // server is a machine of the nominal speed.
-var server = kdf.Machine{CPUs: 8, AvailableKiB: 16 << 20, LaneKiB: 800 * mib, Iterations: 4e6}
+var server = kdf.Machine{CPUs: 8, TotalKiB: 32 << 20, AvailableKiB: 16 << 20, LaneKiB: 800 * mib, Iterations: 4e6}
 
 func with(change func(m *kdf.Machine)) kdf.Machine {
 	m := server
@@ -39,6 +39,7 @@ func TestTargetCost(t *testing.T) {
 		{"two processors", kdf.Target{}, with(func(m *kdf.Machine) { m.CPUs = 2 }), argon2(kdf.Argon2id, 4, 512*mib, 2)},
 		{"no processors known", kdf.Target{}, with(func(m *kdf.Machine) { m.CPUs = 0 }), argon2(kdf.Argon2id, 4, 256*mib, 1)},
 		{"little memory: more passes", kdf.Target{}, with(func(m *kdf.Machine) { m.AvailableKiB = 512 * mib }), argon2(kdf.Argon2id, 16, 256*mib, 4)},
+		{"a small machine: a quarter of it", kdf.Target{}, with(func(m *kdf.Machine) { m.TotalKiB = 2000 * mib }), argon2(kdf.Argon2id, 16, 256*mib, 4)},
 		{"odd memory: a power of two", kdf.Target{}, with(func(m *kdf.Machine) { m.AvailableKiB = 1000 * mib }), argon2(kdf.Argon2id, 16, 256*mib, 4)},
 		{"no memory", kdf.Target{}, with(func(m *kdf.Machine) { m.AvailableKiB = 0 }), argon2(kdf.Argon2id, 131072, 32, 4)},
 		{"a cap", kdf.Target{MaxMemoryKiB: 64 * mib}, server, argon2(kdf.Argon2id, 64, 64*mib, 4)},
@@ -47,7 +48,7 @@ func TestTargetCost(t *testing.T) {
 		{"argon2i", kdf.Target{Kind: kdf.Argon2i}, server, argon2(kdf.Argon2i, 4, 1024*mib, 4)},
 		{"a tenth of a second", kdf.Target{Time: 100 * time.Millisecond}, server, argon2(kdf.Argon2id, 6, 32*mib, 4)},
 		{"a minute", kdf.Target{Time: time.Minute}, server, argon2(kdf.Argon2id, 64, 1024*mib, 4)},
-		{"a minute with no cap", kdf.Target{Time: time.Minute, MaxMemoryKiB: math.MaxUint32, MaxCPUs: 4}, with(func(m *kdf.Machine) { m.AvailableKiB = 1 << 40 }), argon2(kdf.Argon2id, 16, 4096*mib, 4)},
+		{"a minute with no cap", kdf.Target{Time: time.Minute, MaxMemoryKiB: math.MaxUint32, MaxCPUs: 4}, with(func(m *kdf.Machine) { m.AvailableKiB, m.TotalKiB = 1<<40, 1<<40 }), argon2(kdf.Argon2id, 16, 4096*mib, 4)},
 		{"a negative time is the default", kdf.Target{Time: -time.Second}, server, argon2(kdf.Argon2id, 4, 1024*mib, 4)},
 		{"a machine that stands still", kdf.Target{}, with(func(m *kdf.Machine) { m.LaneKiB = 0 }), argon2(kdf.Argon2id, 4, 32, 4)},
 		{"a speed that is no number", kdf.Target{}, with(func(m *kdf.Machine) { m.LaneKiB = math.NaN() }), argon2(kdf.Argon2id, 4, 32, 4)},
@@ -81,6 +82,7 @@ func machines() *rapid.Generator[kdf.Machine] {
 	return rapid.Custom(func(t *rapid.T) kdf.Machine {
 		return kdf.Machine{
 			CPUs:         rapid.IntRange(-1, 512).Draw(t, "CPUs"),
+			TotalKiB:     rapid.Uint64Range(0, 1<<32).Draw(t, "total"),
 			AvailableKiB: rapid.Uint64Range(0, 1<<32).Draw(t, "available"),
 			LaneKiB:      rapid.Float64Range(0, 1<<24).Draw(t, "lane"),
 			Iterations:   rapid.Float64Range(0, 1<<28).Draw(t, "iterations"),

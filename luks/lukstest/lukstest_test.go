@@ -33,10 +33,11 @@ func write(t testing.TB, d *lukstest.Disk, at int64, p []byte) {
 // letters gives the first byte of every sector.
 func letters(d *lukstest.Disk) string {
 	var s strings.Builder
-	image := d.Bytes()
-	for at := 0; at < len(image); at += sector {
-		s.WriteByte(max(image[at], '.'))
-	}
+	d.View(func(image []byte) {
+		for at := 0; at < len(image); at += sector {
+			s.WriteByte(max(image[at], '.'))
+		}
+	})
 	return s.String()
 }
 

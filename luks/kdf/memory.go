@@ -1,0 +1,4 @@
+package kdf
+
+// amount is memory in KiB.
+type amount struct{ total, available uint64 }
