@@ -35,12 +35,13 @@ interop: # cryptsetup and the libraries of others as judges
 	@grep -E '^(ok|---|    ---) |SUMMARY' test/interop/interop.log | grep -v '    --- PASS' || true
 
 fuzz: ## run every fuzz target for FUZZTIME (60s)
-	@for pkg in $$($(GO) list ./...); do \
-		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
-			echo "$$pkg $$target"; \
-			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x $$pkg || exit 1; \
+	@set -e; found=0; for pkg in $$($(GO) list ./...); do \
+		list=$$($(GO) test -list '^Fuzz' $$pkg); \
+		for target in $$(echo "$$list" | grep '^Fuzz' || true); do \
+			found=$$((found + 1)); echo "$$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x $$pkg; \
 		done; \
-	done
+	done; echo "$$found fuzz targets"; test $$found -gt 0
 
 bench: build ## measure against cryptsetup; takes minutes
 	$(GO) run ./bench -cryptctl ./cryptctl

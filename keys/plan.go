@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/cryptctl/cryptctl/luks"
 )
 
 // Action is what becomes of one slot.
@@ -171,8 +173,8 @@ func CheckKeys(want []Key) error {
 	}
 	seen := map[int]string{}
 	for _, k := range want {
-		if k.Slot < 0 || k.Slot > 31 {
-			return fmt.Errorf("the %s key has slot %d; slots run from 0 to 31", k.Kind, k.Slot)
+		if k.Slot < 0 || k.Slot >= luks.MaxSlots {
+			return fmt.Errorf("the %s key has slot %d; slots run from 0 to %d", k.Kind, k.Slot, luks.MaxSlots-1)
 		}
 		if other, dup := seen[k.Slot]; dup {
 			return fmt.Errorf("slot %d is wanted by two keys, %s and %s", k.Slot, other, k.Kind)

@@ -187,6 +187,17 @@ func TestHeaderLimits(t *testing.T) {
 	}
 }
 
+// TestFingerprintLimits: a record is no way around the limits.
+func TestFingerprintLimits(t *testing.T) {
+	sealer := keystest.NewSealer()
+	want := []keys.Key{static(0, "zero"), sealer.Key(1)}
+	d := format(t, want...)
+	r := reconcile(t, d, keys.Options{Limits: kdf.Limits{MaxMemoryKiB: 16}}, want...)
+	wantOutcome(t, r, "0 kept, 1 blocked")
+	wantReason(t, r, 1, "argon2id with 32 KiB of memory: more than the limit of 16 KiB")
+	again(t, d, want...)
+}
+
 // elapsed runs f and returns what it took, in the bubble's time.
 func elapsed(f func()) time.Duration {
 	begin := time.Now()

@@ -75,7 +75,7 @@ func (n NodeID) check() error {
 	return nil
 }
 
-// sharedUUIDs are beginnings of SMBIOS UUIDs that vendors left at one value for
+// sharedUUIDs are SMBIOS UUIDs that vendors left at one value for
 // whole product lines.
 func sharedUUIDs() []string {
 	return []string{

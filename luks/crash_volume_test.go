@@ -293,7 +293,11 @@ func zeros(p []byte) bool { return bytes.Count(p, []byte{0}) == len(p) }
 func afterCut(run func(*cutVolume, *lukstest.Disk) error, n, sectors int) func(*cutVolume) {
 	return func(v *cutVolume) {
 		d := v.must(run)
-		v.disk = d.Cut(v.writes(d)[n], sectors)
+		writes := v.writes(d)
+		if n >= len(writes) {
+			v.Fatalf("only %d writes: %v", len(writes), d.Ops())
+		}
+		v.disk = d.Cut(writes[n], sectors)
 	}
 }
 

@@ -156,6 +156,26 @@ func TestLyingDevice(t *testing.T) {
 	}
 }
 
+// TestForgetfulDevice: what an earlier writer left unsynced may be gone after the
+// first sync; the change was made for another header then.
+func TestForgetfulDevice(t *testing.T) {
+	d, h := newVolume(t)
+	durable := bytes.Clone(d.data)
+	h = commit(t, h, luks.SetConfig("note", json.RawMessage("{}")))
+	d.before = func(op operation) error {
+		switch op.kind {
+		case "sync":
+			copy(d.data, durable)
+		case "write":
+			t.Errorf("write at byte %d", op.offset)
+		}
+		return nil
+	}
+	if next, err := h.Commit(luks.SetPriority(0, luks.PriorityPrefer)); next != nil || !errors.Is(err, luks.ErrConflict) {
+		t.Errorf("got %v", err)
+	}
+}
+
 // TestWipeThatLies: what was to be wiped and is still there is said.
 func TestWipeThatLies(t *testing.T) {
 	d, h := newVolume(t)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -52,6 +53,7 @@ another layout or onto a device without a header needs --force.`,
 	}
 	t.flags(cmd)
 	yes := cmd.Flags().Bool("yes", false, "do not ask")
+	asJSON := jsonFlag(cmd)
 	force := cmd.Flags().Bool("force", false, "restore in spite of the concerns that are listed")
 	cmd.RunE = func(cmd *cobra.Command, a []string) error {
 		file, err := luks.OpenFile(a[1], luks.ReadOnly)
@@ -73,6 +75,9 @@ another layout or onto a device without a header needs --force.`,
 			return fmt.Errorf("%s: %w", v.name, err)
 		}
 		out := cmd.OutOrStdout()
+		if *asJSON {
+			out = io.Discard
+		}
 		fmt.Fprintf(out, "backup of volume %s, sequence %d\n", plain(backup.UUID()), backup.SeqID())
 		fmt.Fprintf(out, "  slots that open again: %s\n", slotList(r.Revived))
 		fmt.Fprintf(out, "  slots that are lost:   %s\n", slotList(r.Lost))
@@ -86,11 +91,19 @@ another layout or onto a device without a header needs --force.`,
 		if err != nil {
 			return fmt.Errorf("%s: %w", v.name, err)
 		}
+		if *asJSON {
+			return printJSON(cmd.OutOrStdout(), map[string]any{
+				"uuid": h.UUID(), "seqid": h.SeqID(), "revived": orEmpty(r.Revived), "lost": orEmpty(r.Lost), "concerns": orEmpty(r.Concerns),
+			})
+		}
 		fmt.Fprintf(out, "restored; sequence is now %d\n", h.SeqID())
 		return nil
 	}
 	return cmd
 }
+
+// orEmpty makes JSON of nothing [], not null.
+func orEmpty[T any](list []T) []T { return append([]T{}, list...) }
 
 func slotList(slots []int) string {
 	if len(slots) == 0 {
@@ -110,6 +123,7 @@ backup then.`,
 		Args: args("DEVICE"),
 	}
 	t.flags(cmd)
+	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, a []string) error {
 		v, err := t.open(a[0], luks.ReadWrite)
 		if err != nil {
@@ -119,6 +133,9 @@ backup then.`,
 		_, done, err := luks.Repair(v.header)
 		if err != nil {
 			return fmt.Errorf("%s: %w", v.name, explain(err))
+		}
+		if *asJSON {
+			return printJSON(cmd.OutOrStdout(), map[string]any{"done": orEmpty(done)})
 		}
 		for _, d := range done {
 			fmt.Fprintln(cmd.OutOrStdout(), d)

@@ -28,8 +28,14 @@ func rooms() map[string][]string {
 		"keys":          {"luks", "luks/kdf", "secret"},
 		"keys/keystest": {"keys", "secret"},
 		"config":        {"secret"},
-		"bench":         {"*"},
-		"cmd/cryptctl":  {"*"},
+		"mapping":       {"luks", "luks/kdf", "secret"},
+		"test/vm":       nil,
+
+		"test/vm/machine": {"test/vm/wire"},
+		"test/vm/wire":    {"mapping"},
+		"test/vm/guest":   {"luks", "luks/kdf", "mapping", "secret", "test/vm/wire"},
+		"bench":           {"*"},
+		"cmd/cryptctl":    {"*"},
 	}
 }
 

@@ -1,0 +1,11 @@
+// Package vm tests what needs a kernel: real dm-crypt, real file systems, boots
+// and power cuts, in virtual machines (package machine) that a guest program
+// (command guest) serves.
+//
+// The tests have the build tag vm: `make test-vm` runs them. What they need of
+// Debian is in packages.txt; a missing part fails them, nothing is skipped.
+//
+// A test is written on the host and reads from top to bottom: it boots a
+// machine, asks for acts in it, and looks at the disks from outside. Scenarios
+// that can share a boot are subtests of one test.
+package vm
