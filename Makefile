@@ -7,7 +7,7 @@ FUZZTIME ?= 60s
 # The go.mod says which Go is needed; another one is not downloaded behind your back.
 export GOTOOLCHAIN = local
 
-.PHONY: help build check lint race test interop fuzz bench demo deps clean
+.PHONY: help build check lint race test interop test-vm fuzz bench demo deps deps-vm clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,7 @@ lint:
 	$(GO) mod tidy -diff
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
+	$(GO) vet -tags vm ./test/vm/...
 	GOOS=darwin $(GO) build ./...
 	cd test/interop && $(GO) vet ./...
 
@@ -33,6 +34,9 @@ test: deps race interop ## all tests; as root it installs the Debian packages th
 interop: # cryptsetup and the libraries of others as judges
 	cd test/interop && $(GO) test -v ./... >interop.log 2>&1 || { cat interop.log; exit 1; }
 	@grep -E '^(ok|---|    ---) |SUMMARY' test/interop/interop.log | grep -v '    --- PASS' || true
+
+test-vm: deps-vm ## the scenarios in virtual machines, on a real kernel
+	$(GO) test -tags vm -count=1 -timeout 30m ./test/vm/...
 
 fuzz: ## run every fuzz target for FUZZTIME (60s)
 	@set -e; found=0; for pkg in $$($(GO) list ./...); do \
@@ -50,7 +54,10 @@ demo: build ## do the main job on a disk image, without root
 	demo/run.sh ./cryptctl
 
 deps: # what the tests need of Debian
-	@test/packages.sh
+	@test/packages.sh test/packages.txt probe/testdata/packages.txt test/interop/packages.txt
+
+deps-vm: # what the virtual machines need of Debian
+	@test/packages.sh test/vm/packages.txt
 
 clean: ## remove what the build made
 	rm -f cryptctl test/interop/interop.log

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Makes sure that the Debian packages the tests need are installed: as root it
-# installs those that are missing, otherwise it names them and fails.
+# packages.sh LIST... makes sure that the Debian packages of the lists are
+# installed: as root it installs those that are missing, otherwise it names them
+# and fails.
 set -eu
-cd "$(dirname "$0")/.."
 
-wanted=$(cat test/packages.txt probe/testdata/packages.txt test/interop/packages.txt | sed 's/#.*//' | sort -u)
+wanted=$(cat "$@" | sed 's/#.*//' | sort -u)
 missing=
 for package in $wanted; do
 	status=$(dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null) || status=
