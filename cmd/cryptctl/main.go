@@ -63,9 +63,10 @@ func run() int {
 		fmt.Fprintln(os.Stderr, "cryptctl: core dumps could not be turned off:", err)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	// The first signal ends the command at the next safe place; with its handler
-	// gone, a second one ends it at once, which a header survives too.
+	// gone, a second one ends it at once, which a header survives too. Without a
+	// signal the handler stays until the end: one that comes when all is done must
+	// not make it look as if it were not.
 	context.AfterFunc(ctx, stop)
 	cmd, started := root(), false
 	cmd.PersistentPreRun = func(*cobra.Command, []string) { started = true }
