@@ -106,7 +106,6 @@ func oddCases() []oddCase {
 		{odd: odd{name: "unknown keyslot type", doc: slot(func(s object) { s["type"] = "vendor" })}, want: slotOnly(luks.KeyslotType)},
 		{odd: odd{name: "keyslot without a digest", doc: digest("keyslots", []any{})}, want: invalid(luks.BadDigests)},
 		{odd: odd{name: "digest names a slot that is not there", doc: digest("keyslots", []any{"0", "5"})}, want: invalid(luks.BadReference)},
-		{odd: odd{name: "priority 3", doc: slot(func(s object) { s["priority"] = num("3") })}, want: invalid(luks.BadNumber)},
 
 		// Segments.
 		{odd: odd{name: "two segments", doc: func(doc object) {
