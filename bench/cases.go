@@ -44,7 +44,8 @@ const (
 )
 
 // header compares reading and checking, on a header that the peer made and on a
-// full one of ours. What starting a process takes is shown, and taken off.
+// full one of ours. What starting a process takes is shown, and
+// in rows of their own taken off.
 func (b *bench) header(ctx context.Context) (rows []row, err error) {
 	small, err := b.peerVolume(ctx, "small", 8, "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000")
 	if err != nil {
@@ -54,7 +55,7 @@ func (b *bench) header(ctx context.Context) (rows []row, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for i, h := range []struct{ image, name string }{{small, "16 KiB header, 8 slots"}, {full, "64 KiB header, 32 slots, tokens"}} {
+	for i, h := range []struct{ image, name string }{{small, "16K, 8 slots"}, {full, "64K, 32 slots, tokens"}} {
 		s, err := interleave(ctx, 2, b.fast(),
 			command(b.cryptctl, "version"), command(b.cryptsetup, "--version"),
 			command(b.cryptctl, "check", h.image), command(b.cryptctl, "inspect", "--json", h.image),
@@ -63,14 +64,14 @@ func (b *bench) header(ctx context.Context) (rows []row, err error) {
 			return nil, err
 		}
 		if i == 0 {
-			rows = append(rows, s.wall("process start: version", 0, 1, 0))
+			rows = append(rows, s.wall("start: version / --version", 0, 1, 0))
 		}
 		rows = append(rows,
 			s.wall("check, "+h.name, 2, 4, targetHeader),
-			s.wall("check / luksDump --disable-locks", 2, 5, targetHeader),
-			s.wall("inspect --json, "+h.name, 3, 4, targetHeader),
-			s.wall("check, process start taken off", 2, 4, targetHeader).without(s, 0, 1),
-			s.wall("inspect --json, process start taken off", 3, 4, targetHeader).without(s, 0, 1))
+			s.wall("check, "+h.name+", --disable-locks", 2, 5, targetHeader),
+			s.wall("check, "+h.name+", net of start", 2, 4, targetHeader).without(s, 0, 1),
+			s.wall("inspect, "+h.name, 3, 4, targetHeader),
+			s.wall("inspect, "+h.name+", net of start", 3, 4, targetHeader).without(s, 0, 1))
 	}
 	return rows, nil
 }

@@ -43,9 +43,9 @@ func cutCases() []cutCase {
 	})
 	mixed := change(func(v *cutVolume) []luks.Change {
 		return []luks.Change{
+			luks.RemoveKeyslot(0), luks.RemoveToken(0),
 			luks.AddKeyslot(5, v.seal("dora"), cutToken(5)),
-			luks.ReplaceKeyslot(1, v.seal("bert, new"), nil),
-			luks.RemoveKeyslot(0), luks.RemoveToken(0), luks.SetToken(1, cutToken(1, "new")),
+			luks.ReplaceKeyslot(1, v.seal("bert, new"), nil), luks.SetToken(1, cutToken(1, "new")),
 			luks.SetFlags("allow-discards"),
 		}
 	})

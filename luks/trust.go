@@ -38,12 +38,13 @@ const legacyDigestSize = 20
 // about the whole header; those of level [SlotOnly] about one slot, and the
 // others may still be used. No refusal means that all of it is trusted.
 func (h *Header) Trust(limits kdf.Limits) []*Refusal {
+	limits = limits.OrDefault()
 	t := &judge{}
 	t.document(h)
 	t.requirements(h.meta)
 	t.segment(h.meta)
 	for _, d := range h.meta.digests {
-		t.digest(d)
+		t.digest(d, limits)
 	}
 	for _, k := range h.meta.keyslots {
 		t.keyslot(h.meta, k, limits)
@@ -163,7 +164,7 @@ func (j *judge) segment(m *metadata) {
 	}
 }
 
-func (j *judge) digest(d Digest) {
+func (j *judge) digest(d Digest, limits kdf.Limits) {
 	where := fmt.Sprintf("digests.%d", d.ID)
 	if d.Type != "pbkdf2" {
 		j.refuse(DigestType, where, "type %q, must be pbkdf2", d.Type)
@@ -181,7 +182,8 @@ func (j *judge) digest(d Digest) {
 	default:
 		// A digest proves a random key and runs once for each passphrase tried.
 		params := kdf.Params{Cost: kdf.Cost{Kind: kdf.PBKDF2, Hash: d.Hash, Iterations: d.Iterations}, Salt: d.Salt}
-		if err := params.Check(kdf.Limits{MaxIterations: maxDigestIterations}); err != nil {
+		limits.MaxIterations = maxDigestIterations
+		if err := params.Check(limits); err != nil {
 			j.refuse(DigestCost, where, "%v", err)
 		}
 	}

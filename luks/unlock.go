@@ -62,6 +62,7 @@ func (h *Header) Unlock(ctx context.Context, passphrase *secret.Bytes, opts Unlo
 	if err := h.trusted(); err != nil {
 		return nil, fmt.Errorf("the header is refused: %w", err)
 	}
+	opts.Limits = opts.Limits.OrDefault()
 	order := opts.Slots
 	if order == nil {
 		order = h.trialOrder()

@@ -92,9 +92,9 @@ func slotFaults() []fault {
 		says               string
 	}{
 		{"4294967295", "32", "1", luks.KDFCost, "4294967295 passes over 32 KiB: more than the limit of 65536 MiB in all"},
-		{"4294967295", "4294967295", "255", luks.KDFCost, "of memory: more than the limit of 4096 MiB"},
+		{"4294967295", "4294967295", "255", luks.KDFCost, "4294967295 KiB of memory: more than the limit"},
 		{"4", "2147483648", "4", luks.KDFCost, "2097152 MiB of memory: more than the limit"},
-		{"17", "4194304", "4", luks.KDFCost, "more than the limit of 65536 MiB in all"},
+		{"257", "262144", "4", luks.KDFCost, "more than the limit of 65536 MiB in all"},
 		{"0", "32", "1", luks.KDFParams, "0 passes"},
 		{"4", "32", "0", luks.KDFParams, "0 lanes, must be 1 to 255"},
 		{"4", "65536", "256", luks.KDFParams, "256 lanes, must be 1 to 255"},

@@ -13,27 +13,27 @@ import (
 // other one holds what is in force:
 //
 //	lock exclusively, read META again, compare
-//	0  copies that differ, or a commit before this one failed:
-//	   each good copy <- itself                              sync each
-//	   (the last sync may have failed, and what is read comes from a cache)
-//	1  copy 1 <- new                                         sync
-//	2  copy 2 <- new                                         sync
+//	0  copy 2 <- itself     sync; it must be on the disk, and what was read came from a cache
+//	1  copy 1 <- new        sync
+//	2  copy 2 <- new        sync
 //	read back
 //
-// When copy 2 is damaged, or differs from copy 1, then 2 comes before 1: copy 1 is
-// the only one that holds what is in force. When META is empty then copy 1 is
-// written without its first sector, synced, and gets that sector in a write of
-// its own: a cut before leaves no copy that looks damaged.
+// When copy 2 is damaged, or differs from copy 1, then copy 1 is the only one that
+// holds what is in force, and the two change places. When META is empty, step 0
+// falls away and the first copy is written without its first sector, synced, and
+// gets that sector in a write of its own: a cut before leaves nothing that looks
+// damaged.
 //
 // A deletion of a value from the legacy vector is made one step with the rest:
 //
 //	a  values that only the legacy vector has, and that are to go, join the
-//	   copies (1 and 2 as above)                             nothing changes for who reads
-//	b  legacy sectors <- without them                        nothing changes either
-//	c  1 and 2 with the new values
+//	   copies (0 to 2 as above)                         nothing changes for who reads
+//	b  legacy sectors <- without them     sync          nothing changes either
+//	c  0 to 2 with the new values
 //
 // Where nothing else changes, b alone does it: its two sectors are each written
-// whole or not at all, and the first that is good counts.
+// whole or not at all, and the first that is good counts. Where nothing is deleted
+// from it, b writes a legacy vector again as it is, for the reason of step 0.
 
 // ErrConflict is returned by Commit when another process changed META since it
 // was read. Read it again and make the changes anew.
@@ -110,84 +110,75 @@ func (m *Meta) write(im *image, again bool) error {
 			drop = append(drop, tag)
 		}
 	}
-	changed := !m.talos.equal(im.talos())
-	if !again && !changed && len(drop) == 0 {
+	changed := again || !m.talos.equal(im.talos())
+	if !changed && len(drop) == 0 {
 		return nil
 	}
-	if again || changed && im.differ() {
-		if err := im.settle(m.dev); err != nil {
+	if changed && len(drop) > 0 {
+		if err := im.hold(m.dev, drop); err != nil {
 			return err
 		}
 	}
-	if again || len(drop) > 0 {
-		if err := im.dropLegacy(m.dev, drop, changed); err != nil {
+	if im.legacy.inUse != nil {
+		if err := writeAt(m.dev, im.legacy.without(drop), legacyAt); err != nil {
 			return err
 		}
 	}
-	if again || changed {
+	if changed {
 		if err := im.writeCopies(m.dev, m.talos); err != nil {
 			return err
 		}
 	}
-	return m.readBack(again || changed)
+	return m.readBack(changed)
 }
 
-// settle is step 0. Writing a copy again as it is does no harm when it is cut
-// off.
-func (im *image) settle(dev Device) error {
-	for i, p := range im.copies {
-		if !im.good(i) {
-			continue
-		}
-		if err := writeAt(dev, p, int64(i)*copySize); err != nil {
+// hold is step a.
+func (im *image) hold(dev Device, drop []Tag) error {
+	going := values{}
+	for _, tag := range drop {
+		going[tag] = im.legacy.values[tag]
+	}
+	held := im.talos().over(going)
+	if err := held.fit(); err != nil {
+		return fmt.Errorf("delete values of the legacy vector, which pass through the copies: %w", err)
+	}
+	if held.equal(im.talos()) {
+		return nil
+	}
+	return im.writeCopies(dev, held)
+}
+
+// writeCopies is steps 0 to 2. Afterwards the image has what was written.
+func (im *image) writeCopies(dev Device, v values) error {
+	first, second := 0, 1
+	if im.good(0) && (!im.good(1) || im.differ()) {
+		first, second = 1, 0
+	}
+	if im.good(second) {
+		if err := im.writeCopy(dev, second, im.copies[second]); err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-// dropLegacy is steps a and b.
-func (im *image) dropLegacy(dev Device, drop []Tag, changed bool) error {
-	if changed {
-		going := values{}
-		for _, tag := range drop {
-			going[tag] = im.legacy.values[tag]
-		}
-		held := im.talos().over(going)
-		if err := held.fit(); err != nil {
-			return fmt.Errorf("delete values of the legacy vector, which pass through the copies: %w", err)
-		}
-		if !held.equal(im.talos()) {
-			if err := im.writeCopies(dev, held); err != nil {
-				return err
-			}
-		}
-	}
-	return writeAt(dev, im.legacy.without(drop), legacyAt)
-}
-
-// writeCopies is steps 1 and 2. Afterwards the image has what was written.
-func (im *image) writeCopies(dev Device, v values) error {
 	p := v.encode()
-	order := []int{0, 1}
-	if im.good(0) && (!im.good(1) || im.differ()) {
-		order = []int{1, 0}
-	}
-	for _, i := range order {
-		at, rest := int64(i)*copySize, p
-		if im.empty() {
-			if err := writeAt(dev, p[firstSector:], at+firstSector); err != nil {
-				return err
-			}
-			rest = p[:firstSector]
-		}
-		if err := writeAt(dev, rest, at); err != nil {
+	for _, i := range []int{first, second} {
+		if err := im.writeCopy(dev, i, p); err != nil {
 			return err
 		}
 		im.copies[i], im.values[i], im.flaws[i] = p, v, ""
 	}
 	im.inForce = 0
 	return nil
+}
+
+func (im *image) writeCopy(dev Device, i int, p []byte) error {
+	at := int64(i) * copySize
+	if im.empty() {
+		if err := writeAt(dev, p[firstSector:], at+firstSector); err != nil {
+			return err
+		}
+		p = p[:firstSector]
+	}
+	return writeAt(dev, p, at)
 }
 
 // readBack checks that the device holds what was written.
@@ -241,17 +232,15 @@ func Repair(dev Device, opts RepairOptions) (done []string, err error) {
 			return nil, err
 		}
 		return []string{"wiped " + copyNames[0] + ": a first write of it was cut off"}, nil
-	case im.differ():
-		if err := im.settle(dev); err != nil {
-			return nil, err
-		}
 	}
 	from, to := im.inForce, 1-im.inForce
 	if bytes.Equal(im.copies[from], im.copies[to]) {
 		return nil, nil
 	}
-	if err := writeAt(dev, im.copies[from], int64(to)*copySize); err != nil {
-		return nil, err
+	for _, i := range []int{from, to} { // from first, for the reason of step 0
+		if err := im.writeCopy(dev, i, im.copies[from]); err != nil {
+			return nil, err
+		}
 	}
 	return []string{"wrote " + copyNames[to] + " again from " + copyNames[from]}, nil
 }

@@ -39,6 +39,7 @@ func printJSON(w io.Writer, v any) error {
 		return err
 	}
 	var safe strings.Builder
+	safe.Grow(b.Len())
 	for _, c := range b.String() {
 		if c >= 0x7f && c <= 0x9f {
 			fmt.Fprintf(&safe, `\u%04x`, c)

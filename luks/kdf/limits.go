@@ -27,7 +27,9 @@ const (
 	defaultMaxIterations = 64 << 20
 )
 
-func (l Limits) orDefault() Limits {
+// OrDefault returns the limits with each default in place of a zero. Whoever
+// checks many parameters calls it once: the default for memory asks the system.
+func (l Limits) OrDefault() Limits {
 	if l.MaxMemoryKiB == 0 {
 		l.MaxMemoryKiB = uint32(min(defaultMaxMemoryKiB, memory().total))
 	}
@@ -57,7 +59,7 @@ func (p Params) Check(limits Limits) error {
 	if len(p.Salt) > maxSalt {
 		return fmt.Errorf("%s salt has %d bytes, at most %d make sense", p.Kind, len(p.Salt), maxSalt)
 	}
-	return p.Cost.check(limits.orDefault(), len(p.Salt))
+	return p.Cost.check(limits.OrDefault(), len(p.Salt))
 }
 
 func (c Cost) check(l Limits, salt int) error {

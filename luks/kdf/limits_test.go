@@ -65,6 +65,9 @@ func TestCheck(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			if tt.limits.MaxMemoryKiB == 0 {
+				tt.limits.MaxMemoryKiB = 4 << 20 // the default is less on a small machine
+			}
 			err := kdf.Params{Cost: tt.cost, Salt: tt.salt}.Check(tt.limits)
 			if tt.text == "" {
 				if err != nil {
@@ -84,6 +87,20 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+func TestDefaultLimits(t *testing.T) {
+	l := kdf.Limits{}.OrDefault()
+	if l.MaxMemoryKiB == 0 || l.MaxMemoryKiB > 4<<20 || l.MaxWorkKiB != 64<<20 || l.MaxIterations != 64<<20 {
+		t.Errorf("defaults %+v", l)
+	}
+	own := kdf.Limits{MaxMemoryKiB: 1, MaxWorkKiB: 2, MaxIterations: 3}
+	if own.OrDefault() != own {
+		t.Errorf("%+v became %+v", own, own.OrDefault())
+	}
+	if err := argon2(kdf.Argon2id, 1, 4<<20+1, 1).Salted().Check(kdf.Limits{}); !errors.Is(err, kdf.ErrTooCostly) {
+		t.Errorf("more than 4 GiB: %v", err)
+	}
+}
+
 // TestCostCheck: what a new slot may cost. What passes can be opened again under
 // the default limits, and by cryptsetup.
 func TestCostCheck(t *testing.T) {
@@ -97,7 +114,7 @@ func TestCostCheck(t *testing.T) {
 		{"999 iterations", pbkdf2("sha256", 999), "pbkdf2 with 999 iterations, must be at least 1000"},
 		{"3 passes", argon2(kdf.Argon2id, 3, 1024, 1), "argon2id, 3 passes over 1 MiB, 1 lanes, must be at least 4 passes over 32 KiB"},
 		{"31 KiB", argon2(kdf.Argon2i, 4, 31, 1), "must be at least 4 passes over 32 KiB"},
-		{"too costly", argon2(kdf.Argon2id, 4, 8<<20, 1), "more than the limit of 4096 MiB"},
+		{"too costly", argon2(kdf.Argon2id, 4, 8<<20, 1), "8192 MiB of memory: more than the limit"},
 		{"nonsense", argon2(kdf.Argon2id, 4, 64, 0), "0 lanes"},
 		{"unknown", kdf.Cost{Kind: "x"}, "not supported"},
 	} {

@@ -152,7 +152,7 @@ func Calibrate(ctx context.Context, t Target) (Cost, error) {
 // that the default limits would refuse to open, and those below the least that
 // cryptsetup makes.
 func (c Cost) Check() error {
-	if err := c.check(Limits{}.orDefault(), SaltSize); err != nil {
+	if err := c.check(Limits{}.OrDefault(), SaltSize); err != nil {
 		return err
 	}
 	switch {

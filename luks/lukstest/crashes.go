@@ -11,7 +11,8 @@ import (
 // zero value gives the defaults.
 type Sampling struct {
 	// Subsets is how many sets of sectors that are no prefix are tried within
-	// each write. Default 16; negative for none.
+	// each write. About four times as many tear several writes between two syncs
+	// at once. Default 16; negative for none.
 	Subsets int
 	// Combinations is how many sets of writes between two syncs are tried; up to
 	// that number it is all of them, in every order that matters. Default 64.
@@ -137,14 +138,16 @@ func (e *enumeration) prefixes(begin, end int) bool {
 // earlier ones missing or torn while later ones are there, and other orders of
 // writes to the same bytes.
 func (e *enumeration) combinations(begin, end int) bool {
-	for _, set := range e.sets(begin, end) {
+	sets := e.sets(begin, end)
+	torn := max(1, 4*e.Subsets/max(1, len(sets))) // of each set: as many in a window of two writes as of many
+	for _, set := range sets {
 		for _, order := range e.orders(set) {
 			if !slices.Equal(order, set) || len(set) != set[len(set)-1]-begin+1 {
 				if !e.combine(begin, end, order, nil) {
 					return false
 				}
 			}
-			for range max(1, e.Subsets/4) {
+			for range torn {
 				if !e.combine(begin, end, order, e.tears(order)) {
 					return false
 				}
@@ -254,14 +257,15 @@ func permutations(set []int) [][]int {
 	return all
 }
 
-// tears tears some writes of a set, at least one unless it has one sector only.
+// tears tears some writes of a set, at least one unless it has one sector only:
+// as often all of them as a few.
 func (e *enumeration) tears(set []int) map[int]tear {
 	torn := map[int]tear{}
-	sure := set[e.rand.IntN(len(set))]
+	sure, all := set[e.rand.IntN(len(set))], e.rand.IntN(2) == 1
 	for _, i := range set {
 		n := len(pieces(e.ops[i]))
 		switch {
-		case n == 1 || i != sure && e.rand.IntN(2) == 1:
+		case n == 1 || i != sure && !all && e.rand.IntN(2) == 1:
 		case e.rand.IntN(2) == 1:
 			torn[i] = tear{of: n, first: e.rand.IntN(n)}
 		default:

@@ -140,11 +140,12 @@ func (d *Disk) Ops() []Op {
 // Cut returns the disk as it was after the first ops operations, and the first
 // sectors of the write that followed.
 func (d *Disk) Cut(ops, sectors int) *Disk {
-	c := d.Clone()
-	done := d.Ops()
-	c.undo(done[ops:])
-	if sectors > 0 {
-		for _, p := range pieces(done[ops])[:sectors] {
+	c, rest := d.Clone(), d.Ops()
+	rest = rest[min(ops, len(rest)):]
+	c.undo(rest)
+	if len(rest) > 0 {
+		all := pieces(rest[0])
+		for _, p := range all[:min(sectors, len(all))] {
 			copy(c.image[p.at:], p.data)
 		}
 	}
