@@ -56,15 +56,11 @@ another layout or onto a device without a header needs --force.`,
 	asJSON := jsonFlag(cmd)
 	force := cmd.Flags().Bool("force", false, "restore in spite of the concerns that are listed")
 	cmd.RunE = func(cmd *cobra.Command, a []string) error {
-		file, err := luks.OpenFile(a[1], luks.ReadOnly)
+		backup, done, err := readBackup(a[1])
 		if err != nil {
-			return fmt.Errorf("backup: %w", err)
+			return err
 		}
-		defer file.Close()
-		backup, err := luks.Read(file)
-		if err != nil {
-			return fmt.Errorf("backup %s: %w", a[1], err)
-		}
+		defer done()
 		v, err := t.open(a[0], luks.ReadWrite)
 		if err != nil {
 			return err
@@ -78,12 +74,7 @@ another layout or onto a device without a header needs --force.`,
 		if *asJSON {
 			out = io.Discard
 		}
-		fmt.Fprintf(out, "backup of volume %s, sequence %d\n", plain(backup.UUID()), backup.SeqID())
-		fmt.Fprintf(out, "  slots that open again: %s\n", slotList(r.Revived))
-		fmt.Fprintf(out, "  slots that are lost:   %s\n", slotList(r.Lost))
-		for _, c := range r.Concerns {
-			fmt.Fprintf(out, "  concern: %s\n", c)
-		}
+		writeRestore(out, backup, r)
 		if err := confirm(cmd, *yes, "The header of "+v.name+" will be replaced", "restore"); err != nil {
 			return err
 		}
@@ -100,6 +91,29 @@ another layout or onto a device without a header needs --force.`,
 		return nil
 	}
 	return cmd
+}
+
+// readBackup returns a backup's header; done closes its file.
+func readBackup(path string) (_ *luks.Header, done func(), err error) {
+	file, err := luks.OpenFile(path, luks.ReadOnly)
+	if err != nil {
+		return nil, nil, fmt.Errorf("backup: %w", err)
+	}
+	backup, err := luks.Read(file)
+	if err != nil {
+		file.Close()
+		return nil, nil, fmt.Errorf("backup %s: %w", path, err)
+	}
+	return backup, func() { file.Close() }, nil
+}
+
+func writeRestore(w io.Writer, backup *luks.Header, r *luks.Restoration) {
+	fmt.Fprintf(w, "backup of volume %s, sequence %d\n", plain(backup.UUID()), backup.SeqID())
+	fmt.Fprintf(w, "  slots that open again: %s\n", slotList(r.Revived))
+	fmt.Fprintf(w, "  slots that are lost:   %s\n", slotList(r.Lost))
+	for _, c := range r.Concerns {
+		fmt.Fprintf(w, "  concern: %s\n", c)
+	}
 }
 
 // orEmpty makes JSON of nothing [], not null.
