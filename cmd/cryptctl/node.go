@@ -1,0 +1,240 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cryptctl/cryptctl/luks/kdf"
+	"github.com/cryptctl/cryptctl/node"
+	"github.com/cryptctl/cryptctl/secret"
+	volumes "github.com/cryptctl/cryptctl/volume"
+)
+
+// exitMaintenance: the node waits for a machine configuration.
+const exitMaintenance = 3
+
+// daemon is the flag of commands that talk to a node daemon.
+func daemon(cmd *cobra.Command) *node.Client {
+	c := &node.Client{}
+	cmd.Flags().StringVar(&c.Socket, "socket", node.Socket, "`PATH` where the node daemon answers")
+	return c
+}
+
+func statusCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show the volumes of the running node",
+		Long: `Shows for each volume how far it came, the slot that opened it, the kinds of its
+keys, changes that are not in force yet, and the last errors.`,
+		Args: args(),
+	}
+	client := daemon(cmd)
+	asJSON := jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		s, err := client.Status(cmd.Context())
+		if err != nil {
+			return err
+		}
+		return writeStatus(cmd, s, *asJSON)
+	}
+	return cmd
+}
+
+func writeStatus(cmd *cobra.Command, s node.Status, asJSON bool) error {
+	if asJSON {
+		return printJSON(cmd.OutOrStdout(), s)
+	}
+	return s.WriteTable(cmd.OutOrStdout())
+}
+
+func applyCommand() *cobra.Command {
+	var file, mode string
+	cmd := &cobra.Command{
+		Use:   "apply --file FILE",
+		Short: "Bring a machine configuration to the running node",
+		Long: `Hands a machine configuration to the node daemon and says which changes take
+effect now, on the next boot, or need a wipe. Modes:
+
+  auto       at once; what needs a reboot brings one about
+  no-reboot  at once, or nothing is done
+  staged     on the next boot
+  try        at once, and taken back after a minute unless another apply follows
+
+A node in maintenance takes its first configuration with auto: STATE is made as
+it says.`,
+		Args: args(),
+	}
+	client := daemon(cmd)
+	cmd.Flags().StringVarP(&file, "file", "f", "", "machine configuration `FILE`; - is stdin")
+	cmd.Flags().StringVarP(&mode, "mode", "m", string(node.Auto), "`MODE`: auto, no-reboot, staged or try")
+	asJSON := jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if file == "" {
+			return usageError("--file says which configuration is meant")
+		}
+		text, err := readKey(file)
+		if err != nil {
+			return err
+		}
+		defer text.Wipe()
+		a, err := client.Apply(cmd.Context(), text.Bytes(), node.Mode(mode))
+		if a.Mode == "" {
+			return err
+		}
+		if *asJSON {
+			return errors.Join(err, printJSON(cmd.OutOrStdout(), a))
+		}
+		for _, c := range a.Changes {
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: %s (%s)\n", c.Volume, c.What, c.When)
+		}
+		return errors.Join(err, a.Status.WriteTable(cmd.OutOrStdout()))
+	}
+	return cmd
+}
+
+func resetCommand() *cobra.Command {
+	var labels []string
+	cmd := &cobra.Command{
+		Use:   "reset --system-labels-to-wipe LABEL[,LABEL]",
+		Short: "Destroy volumes of the running node, by name",
+		Long: `Wipes the named volumes: their headers, their keys and all data. On the next boot
+they are made anew as the configuration says; a node without STATE waits for
+one. What is in use is wiped on the next boot.`,
+		Args: args(),
+	}
+	client := daemon(cmd)
+	cmd.Flags().StringSliceVar(&labels, "system-labels-to-wipe", nil, "`LABELS` of the volumes to destroy")
+	reboot := cmd.Flags().Bool("reboot", false, "reboot afterwards")
+	yes := cmd.Flags().Bool("yes", false, "do not ask")
+	asJSON := jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if len(labels) == 0 {
+			return usageError("--system-labels-to-wipe says which volumes are to be destroyed")
+		}
+		if err := confirm(cmd, *yes, fmt.Sprintf("All data of %v will be lost for good", labels), labels[0]); err != nil {
+			return err
+		}
+		s, err := client.Reset(cmd.Context(), labels, *reboot)
+		if err != nil {
+			return err
+		}
+		return writeStatus(cmd, s, *asJSON)
+	}
+	return cmd
+}
+
+// bootFlags say how `boot` boots.
+type bootFlags struct {
+	disks    []string
+	root     string
+	config   string
+	uuid     string
+	cost     string
+	accept   []string
+	once     bool
+	closing  bool
+	trialFor time.Duration
+	socket   string
+}
+
+func bootCommand() *cobra.Command {
+	var b bootFlags
+	cmd := &cobra.Command{
+		Use:   "boot",
+		Short: "Bring up the volumes of this machine, and answer status, apply and reset",
+		Long: `Does what a node daemon does when the machine starts: META says how STATE opens,
+STATE holds the machine configuration, and that says what the other volumes are.
+Then it stays and answers the commands status, apply and reset. Only empty
+partitions are formatted.
+
+With --once it does not stay: exit code 0 when the node runs, 3 when it has no
+configuration (maintenance), 1 when STATE does not open.`,
+		Args: args(),
+	}
+	f := cmd.Flags()
+	f.StringSliceVar(&b.disks, "disk", nil, "`DISKS` to look for partitions on (default all)")
+	f.StringVar(&b.root, "root", "", "`DIR` that goes before every mount point")
+	f.StringVarP(&b.config, "file", "f", "", "machine configuration `FILE` for a node that has none")
+	f.StringVar(&b.uuid, "node-uuid", "", "the node's `UUID` (default: what the firmware says)")
+	f.StringVar(&b.cost, "cost", "", "`COST` of new passphrase slots: light, for tests (default calibrated)")
+	f.StringSliceVar(&b.accept, "accept", nil, "`VOLUMES` that are taken for what they are although they are not those recorded")
+	f.BoolVar(&b.once, "once", false, "boot, say how it went, and leave the volumes open")
+	f.BoolVar(&b.closing, "close", false, "with --once: unmount and close everything again")
+	f.DurationVar(&b.trialFor, "try-timeout", time.Minute, "`TIME` after which apply --mode try is taken back")
+	f.StringVar(&b.socket, "socket", node.Socket, "`PATH` to answer on")
+	asJSON := jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		opts, free, err := b.options(cmd)
+		if err != nil {
+			return err
+		}
+		defer free()
+		n := node.New(opts)
+		if b.once {
+			return b.bootOnce(cmd, n, *asJSON)
+		}
+		return b.serve(cmd.Context(), n)
+	}
+	return cmd
+}
+
+func (b *bootFlags) options(cmd *cobra.Command) (opts node.Options, free func(), err error) {
+	opts = node.Options{
+		System: volumes.Linux{Disks: b.disks}, Root: b.root, UUID: b.uuid, TryTimeout: b.trialFor, Accept: b.accept,
+	}
+	opts.Keys.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+	switch b.cost {
+	case "":
+	case "light":
+		opts.Keys.Cost = kdf.Light()
+	default:
+		return opts, nil, usageError("--cost %q: must be light, or left out", b.cost)
+	}
+	var text *secret.Bytes
+	if b.config != "" {
+		if text, err = readKey(b.config); err != nil {
+			return opts, nil, err
+		}
+		opts.Config = text.Bytes()
+	}
+	return opts, text.Wipe, nil
+}
+
+func (b *bootFlags) bootOnce(cmd *cobra.Command, n *node.Node, asJSON bool) error {
+	err := n.Boot(cmd.Context())
+	s := n.Status()
+	err = errors.Join(err, writeStatus(cmd, s, asJSON))
+	if b.closing {
+		err = errors.Join(err, n.Close(context.WithoutCancel(cmd.Context())))
+	}
+	if err == nil && s.Phase == node.Maintenance {
+		return &exitError{code: exitMaintenance}
+	}
+	return err
+}
+
+// serve boots and answers until a signal comes. The volumes stay open.
+func (b *bootFlags) serve(ctx context.Context, n *node.Node) error {
+	l, err := node.Listen(b.socket)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	ended := make(chan error, 1)
+	go func() { ended <- n.Serve(l) }()
+	if err := n.BootUntilUp(ctx, node.DefaultBackoff); err != nil {
+		fmt.Fprintf(os.Stderr, "cryptctl: %v\ncryptctl: still answering on %s\n", err, b.socket)
+	}
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+		return nil
+	}
+}

@@ -1,0 +1,272 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cryptctl/cryptctl/config"
+)
+
+// Mode says when a configuration takes effect.
+type Mode string
+
+// Modes, those of talosctl apply-config.
+const (
+	Auto     Mode = "auto"      // at once, or else with a reboot
+	NoReboot Mode = "no-reboot" // at once, or not at all
+	Staged   Mode = "staged"    // on the next boot
+	Try      Mode = "try"       // at once, and taken back unless another Apply follows
+)
+
+// When says when a change takes effect.
+type When string
+
+// Times of a change.
+const (
+	Now      When = "now"
+	NextBoot When = "next boot"
+	Wipe     When = "wipe" // only a volume that is made anew has it
+)
+
+// Difference is one change between two configurations.
+type Difference struct {
+	Volume string `json:"volume"`
+	What   string `json:"what"`
+	When   When   `json:"when"`
+}
+
+// Applied says what became of a configuration.
+type Applied struct {
+	Mode    Mode         `json:"mode"`
+	Changes []Difference `json:"changes"`
+	// Reboot says that the node has to be rebooted for all of it to take effect;
+	// in mode Auto it is.
+	Reboot bool   `json:"reboot,omitempty"`
+	Status Status `json:"status"` // afterwards
+}
+
+// Apply brings a machine configuration to the node.
+func (n *Node) Apply(ctx context.Context, text []byte, mode Mode) (*Applied, error) {
+	if !slices.Contains([]Mode{Auto, NoReboot, Staged, Try}, mode) {
+		return nil, fmt.Errorf("mode %q: must be auto, no-reboot, staged or try", mode)
+	}
+	m, err := parseMachine("the configuration", text)
+	if err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	a := &Applied{Mode: mode}
+	phase := n.Status().Phase
+	switch {
+	case phase == Maintenance && (mode == Auto || mode == NoReboot):
+		err = n.install(ctx, text)
+		if err != nil {
+			n.phase(Maintenance, err.Error())
+		}
+	case phase != Running:
+		return nil, fmt.Errorf("%w: the node is in phase %s; mode auto brings a configuration to a node in maintenance", ErrPhase, phase)
+	default:
+		a.Changes = diff(n.base(), m)
+		err = n.apply(ctx, m, a)
+	}
+	a.Status = n.Status()
+	return a, err
+}
+
+// base is the configuration that a new one is compared with: a trial ends with
+// every Apply.
+func (n *Node) base() *machine {
+	if n.trial != nil {
+		return n.trial.before
+	}
+	return n.config
+}
+
+func (n *Node) apply(ctx context.Context, m *machine, a *Applied) error {
+	var later, wipe []string
+	for _, c := range a.Changes {
+		text := fmt.Sprintf("%s: %s (%s)", c.Volume, c.What, c.When)
+		switch c.When {
+		case NextBoot:
+			later = append(later, text)
+		case Wipe:
+			wipe = append(wipe, text)
+		}
+	}
+	switch {
+	case a.Mode == Staged:
+		return n.stage(m)
+	case len(wipe) > 0:
+		return fmt.Errorf("%w: %s; apply it in mode staged, then reset the volume", ErrNeedsMore, strings.Join(wipe, ", "))
+	case len(later) > 0 && a.Mode != Auto:
+		return fmt.Errorf("%w: %s; use mode auto or staged", ErrNeedsMore, strings.Join(later, ", "))
+	case a.Mode == Try:
+		return n.try(ctx, m)
+	}
+	a.Reboot = len(later) > 0
+	return n.enforce(ctx, m)
+}
+
+// stage stores a configuration for the next boot. That the headers still have
+// the keys of the one in force is written down first.
+func (n *Node) stage(m *machine) error {
+	n.endTrial()
+	if err := n.store(m); err != nil {
+		return err
+	}
+	for _, name := range append(n.base().names(), stateName) {
+		n.pending(name, m)
+	}
+	return nil
+}
+
+// store makes a configuration the one of the next boot.
+func (n *Node) store(m *machine) error {
+	f := n.files()
+	stored, err := f.config()
+	if err != nil {
+		n.notice("the stored machine configuration cannot be read: %v", err)
+	}
+	for _, former := range []*machine{stored, n.config} {
+		if former == nil || bytes.Equal(former.text, m.text) {
+			continue
+		}
+		if err := f.keepFormer(former); err != nil {
+			return err
+		}
+	}
+	return f.write(configFile, m.text)
+}
+
+// enforce stores a configuration and makes it the one in force.
+func (n *Node) enforce(ctx context.Context, m *machine) error {
+	n.endTrial()
+	if err := n.store(m); err != nil {
+		return err
+	}
+	return n.activate(ctx, m, false)
+}
+
+// activate gives all open volumes the keys of a configuration, and opens those
+// that it adds. What cannot be done is in the error and the status.
+func (n *Node) activate(ctx context.Context, m *machine, trial bool) error {
+	before := n.config
+	n.config = m
+	var errs []error
+	report, err := n.rekeyState(ctx, m.encryption(stateName), trial)
+	if report != nil || err != nil {
+		n.reconciled(stateName, report, err)
+	}
+	errs = append(errs, err)
+	errs = append(errs, n.needSalt(m))
+	former := append(n.files().former(), before)
+	for _, name := range mountOrder(n.volumes, false) {
+		v, e := n.volumes[name], m.encryption(name)
+		if e == nil || v.Spec.Encryption == nil {
+			continue
+		}
+		if err := n.before("slots of " + name); err != nil {
+			return err
+		}
+		report, err := v.Rekey(ctx, encryptionOf(n.machine(), e, encryptions(former, name)...))
+		n.reconciled(name, report, err)
+		errs = append(errs, err)
+	}
+	n.openOthers(ctx, m)
+	n.syncOthers(ctx)
+	for _, name := range append(m.names(), stateName) {
+		n.pending(name, m)
+	}
+	if err := errors.Join(errs...); err != nil || trial {
+		return err
+	}
+	return n.settle()
+}
+
+// trial is a configuration that is taken back unless another one comes.
+type trial struct {
+	before *machine
+	timer  *time.Timer
+}
+
+// try makes a configuration the one in force, but not that of the next boot.
+// Its keys are written down, since the headers get them.
+func (n *Node) try(ctx context.Context, m *machine) error {
+	before := n.base()
+	n.endTrial()
+	if err := n.files().keepFormer(m); err != nil {
+		return err
+	}
+	t := &trial{before: before}
+	n.trial = t
+	n.setTrial(true)
+	err := n.activate(ctx, m, true)
+	t.timer = time.AfterFunc(n.opts.TryTimeout, func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if n.trial != t {
+			return // another Apply came first
+		}
+		if err := n.revert(context.Background()); err != nil {
+			n.notice("taking the configuration on trial back: %v", err)
+		}
+	})
+	return err
+}
+
+// revert takes a configuration on trial back.
+func (n *Node) revert(ctx context.Context) error {
+	if n.trial == nil {
+		return nil
+	}
+	before := n.trial.before
+	n.endTrial()
+	n.log.Info("the configuration on trial is taken back")
+	return n.activate(ctx, before, false)
+}
+
+// endTrial lets what is on trial stay until another configuration is in force.
+func (n *Node) endTrial() {
+	if n.trial != nil {
+		n.trial.timer.Stop()
+		n.trial = nil
+		n.setTrial(false)
+	}
+}
+
+func (n *Node) setTrial(on bool) {
+	n.view.mu.Lock()
+	n.view.status.Trial = on
+	n.view.mu.Unlock()
+}
+
+// pending shows what a configuration wants of a volume and it has not got.
+func (n *Node) pending(name string, m *machine) {
+	var texts []string
+	for _, d := range diff(n.config, m) {
+		if d.Volume == name {
+			texts = append(texts, fmt.Sprintf("%s (%s)", d.What, d.When))
+		}
+	}
+	v := n.volumes[name]
+	if name == stateName {
+		v = n.state
+	}
+	if v != nil && (v.Spec.Encryption != nil) != (m.encryption(name) != nil) && len(texts) == 0 {
+		texts = append(texts, encryptedText(m.encryption(name))+" (wipe)")
+	}
+	n.view.volume(name, func(s *VolumeStatus) { s.Pending = texts })
+}
+
+func encryptedText(e *config.Encryption) string {
+	if e == nil {
+		return "to be plain"
+	}
+	return "to be encrypted"
+}

@@ -1,0 +1,251 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/cryptctl/cryptctl/config"
+	"github.com/cryptctl/cryptctl/luks"
+	"github.com/cryptctl/cryptctl/volume"
+)
+
+// Boot brings the node up as far as it goes: to Running, or to Maintenance when
+// it has no configuration yet. Its error says why STATE did not open; what is
+// wrong with other volumes is in the status. It may be called again.
+func (n *Node) Boot(ctx context.Context) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	err := n.boot(ctx)
+	if err != nil {
+		n.phase(Failed, err.Error())
+	}
+	return err
+}
+
+func (n *Node) boot(ctx context.Context) error {
+	n.phase(Booting, "")
+	device, err := n.opts.System.Find(metaName)
+	if err != nil {
+		return err
+	}
+	n.meta = device
+	notes, err := n.readNotes()
+	if err != nil {
+		return err
+	}
+	for _, damage := range notes.damage {
+		n.notice("META: %s; meta repair mends it", damage)
+	}
+	if n.uuid = n.opts.UUID; notes.uuid != "" {
+		n.uuid = notes.uuid
+	}
+	if err := n.wipe(ctx, notes); err != nil {
+		return err
+	}
+	if n.state == nil {
+		if err := n.openState(ctx, notes); err != nil {
+			return n.noState(ctx, err)
+		}
+	}
+	if err := n.strikeOut(notes); err != nil {
+		return err
+	}
+	stored, err := n.files().config()
+	switch {
+	case err != nil:
+		return fmt.Errorf("the stored machine configuration: %w", err)
+	case stored == nil && n.opts.Config == nil:
+		n.phase(Maintenance, "STATE is open and holds no machine configuration: apply one")
+		return nil
+	case stored == nil:
+		return n.install(ctx, n.opts.Config)
+	}
+	return n.follow(ctx, stored)
+}
+
+// noState is for a STATE that did not open: an empty one means a node without a
+// configuration.
+func (n *Node) noState(ctx context.Context, err error) error {
+	if !errors.Is(err, volume.ErrEmpty) {
+		n.failed(stateName, err)
+		return err
+	}
+	n.view.volume(stateName, func(s *VolumeStatus) { s.Phase = VolumeWiped })
+	if n.opts.Config != nil {
+		return n.install(ctx, n.opts.Config)
+	}
+	n.phase(Maintenance, "STATE is empty: apply a machine configuration")
+	return nil
+}
+
+// follow does what the configuration in force says.
+func (n *Node) follow(ctx context.Context, m *machine) error {
+	n.config = m
+	n.syncState(ctx)
+	n.openOthers(ctx, m)
+	n.phase(Running, "")
+	n.syncOthers(ctx)
+	return n.settle()
+}
+
+func (n *Node) files() files { return files{n.mountPoint(stateName), n.before} }
+
+// failed shows why a volume did not open.
+func (n *Node) failed(name string, err error) {
+	phase := VolumeFailed
+	switch {
+	case errors.Is(err, volume.ErrMissing):
+		phase = VolumeMissing
+	case errors.Is(err, volume.ErrContent), errors.Is(err, volume.ErrStranger), errors.Is(err, volume.ErrAmbiguous), isRefusal(err):
+		phase = VolumeRefused
+	}
+	n.log.Error("volume", "name", name, "error", err)
+	n.view.volume(name, func(s *VolumeStatus) { s.Phase, s.Errors = phase, []string{err.Error()} })
+}
+
+func isRefusal(err error) bool {
+	var r *luks.Refusal
+	return errors.As(err, &r)
+}
+
+// openOthers opens all volumes but STATE at once, and mounts them one after the
+// other. What fails is in the status.
+func (n *Node) openOthers(ctx context.Context, m *machine) {
+	known, err := n.files().identities()
+	if err != nil {
+		n.notice("which volume is which is not known: %v", err)
+		return // a stranger could be mounted
+	}
+	if err := n.needSalt(m); err != nil {
+		n.notice("the salt of keys that are locked to STATE: %v", err)
+	}
+	former := n.files().former()
+	opened := map[string]*volume.Volume{}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, name := range m.names() {
+		if n.volumes[name] != nil {
+			continue
+		}
+		wg.Go(func() {
+			v, err := n.openOther(ctx, m, name, known[name], former)
+			if err != nil {
+				n.failed(name, err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			opened[name] = v
+		})
+	}
+	wg.Wait()
+	for _, name := range mountOrder(opened, false) {
+		if err := n.take(ctx, opened[name]); err != nil {
+			n.failed(name, errors.Join(err, opened[name].Close()))
+		}
+	}
+}
+
+// openOther opens one volume. Making a plain file system is noted in META, since
+// a cut would leave what is neither empty nor a file system.
+func (n *Node) openOther(ctx context.Context, m *machine, name string, known *volume.Identity, former []*machine) (*volume.Volume, error) {
+	device, err := n.opts.System.Find(name)
+	if err != nil {
+		return nil, err
+	}
+	if slices.Contains(n.opts.Accept, name) {
+		known = nil
+	}
+	enc := m.encryption(name)
+	spec := volume.Spec{
+		Name: name, Filesystem: m.filesystem(name), Known: known, MayFormat: enc != nil,
+		Encryption: encryptionOf(n.machine(), enc, encryptions(former, name)...),
+	}
+	v, err := n.opener().Open(ctx, device, spec)
+	if err == nil || !errors.Is(err, volume.ErrEmpty) {
+		return v, err
+	}
+	spec.MayFormat = true
+	return n.openPlainNew(ctx, device, spec)
+}
+
+// openPlainNew makes the file system of a plain volume.
+func (n *Node) openPlainNew(ctx context.Context, device string, spec volume.Spec) (*volume.Volume, error) {
+	if err := n.noteWipe(spec.Name, true); err != nil {
+		return nil, err
+	}
+	v, err := n.opener().Open(ctx, device, spec)
+	if err != nil {
+		return nil, err
+	}
+	return v, n.noteWipe(spec.Name, false)
+}
+
+// encryptions returns how each configuration encrypts a volume.
+func encryptions(all []*machine, name string) (out []*config.Encryption) {
+	for _, m := range all {
+		out = append(out, m.encryption(name))
+	}
+	return out
+}
+
+// take mounts an open volume and notes which one it is.
+func (n *Node) take(ctx context.Context, v *volume.Volume) error {
+	name := v.Spec.Name
+	if dir := n.mountPoint(name); dir != "" || v.Filesystem == volume.Swap {
+		if err := v.Mount(ctx, dir); err != nil {
+			return err
+		}
+	}
+	if v.Locked == nil {
+		if err := n.files().record(name, v.Identity); err != nil {
+			return fmt.Errorf("note which volume %s is: %w", name, err)
+		}
+	}
+	n.volumes[name] = v
+	n.opened(v)
+	return nil
+}
+
+// syncOthers brings the slots of all volumes in line that were just opened.
+func (n *Node) syncOthers(ctx context.Context) {
+	for _, name := range mountOrder(n.volumes, false) {
+		v := n.volumes[name]
+		if v.Spec.Encryption == nil || v.Locked == nil && v.Reconciled() {
+			continue
+		}
+		if err := n.before("slots of " + name); err != nil {
+			return
+		}
+		report, err := v.Reconcile(ctx)
+		n.reconciled(name, report, err)
+	}
+}
+
+// settle forgets former configurations once every header is in step.
+func (n *Node) settle() error {
+	status := n.Status()
+	for _, e := range n.config.Volumes {
+		at := slices.IndexFunc(status.Volumes, func(s VolumeStatus) bool { return s.Name == e.Volume })
+		if at < 0 || status.Volumes[at].Phase != VolumeOpen || len(status.Volumes[at].Errors) > 0 {
+			return nil
+		}
+	}
+	return n.files().dropFormer()
+}
+
+// needSalt reads the salt, or makes it, when a key is locked to STATE.
+func (n *Node) needSalt(m *machine) (err error) {
+	for _, e := range m.Volumes {
+		for _, k := range e.Keys {
+			if k.LockToState && n.salt == nil {
+				n.salt, err = n.files().salt()
+				return err
+			}
+		}
+	}
+	return nil
+}

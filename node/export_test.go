@@ -1,0 +1,5 @@
+package node
+
+// CutBefore has f called before each write that must last; its error ends the
+// flow as a power cut would.
+func (n *Node) CutBefore(f func(step string) error) { n.cut = f }

@@ -1,0 +1,116 @@
+package node
+
+import (
+	"bytes"
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/cryptctl/cryptctl/config"
+	"github.com/cryptctl/cryptctl/keys"
+	"github.com/cryptctl/cryptctl/mapping"
+	"github.com/cryptctl/cryptctl/provide"
+	"github.com/cryptctl/cryptctl/volume"
+)
+
+// machine is a machine configuration and the text it was read from.
+type machine struct {
+	text []byte
+	*config.Config
+}
+
+func parseMachine(name string, text []byte) (*machine, error) {
+	c, err := config.Read(config.Source{Name: name, Data: text})
+	if err != nil {
+		return nil, err
+	}
+	return &machine{bytes.Clone(text), c}, nil
+}
+
+// encryption returns how a volume is to be encrypted; nil is plain.
+func (m *machine) encryption(name string) *config.Encryption {
+	for i := range m.Volumes {
+		if m.Volumes[i].Volume == name {
+			return &m.Volumes[i]
+		}
+	}
+	return nil
+}
+
+// names are the volumes beside STATE.
+func (m *machine) names() []string {
+	set := map[string]bool{ephemeralName: true}
+	for _, v := range m.Volumes {
+		set[v.Volume] = true
+	}
+	for _, d := range m.Declared {
+		set[d.Volume] = true
+	}
+	delete(set, stateName)
+	return slices.Sorted(maps.Keys(set))
+}
+
+func (m *machine) filesystem(name string) string {
+	for _, d := range m.Declared {
+		if d.Volume == name {
+			return d.Filesystem // its values are those of package volume
+		}
+	}
+	switch {
+	case strings.HasPrefix(name, "r-"):
+		return volume.None
+	case strings.HasPrefix(name, "s-"):
+		return volume.Swap
+	}
+	return volume.Auto
+}
+
+func cutPrefix(s, prefix string) (string, bool) { return strings.CutPrefix(s, prefix) }
+
+// mountOrder sorts volumes so that those come first on whose directories others
+// are mounted; reverse for closing.
+func mountOrder(volumes map[string]*volume.Volume, reverse bool) []string {
+	names := slices.Sorted(maps.Keys(volumes))
+	slices.SortStableFunc(names, func(a, b string) int {
+		return cmp.Compare(rank(a), rank(b))
+	})
+	if reverse {
+		slices.Reverse(names)
+	}
+	return names
+}
+
+func rank(name string) int {
+	if name == ephemeralName {
+		return 0
+	}
+	return 1
+}
+
+// encryptionOf turns a configured encryption into one of package volume. Former
+// are other configurations of the same volume.
+func encryptionOf(m provide.Machine, e *config.Encryption, former ...*config.Encryption) *volume.Encryption {
+	if e == nil {
+		return nil
+	}
+	v := &volume.Encryption{
+		Keys: m.Keys(e.Keys), Former: formerKeys(m, former), Cipher: e.Cipher, KeySize: e.KeySize, SectorSize: e.BlockSize,
+	}
+	for _, option := range e.Options {
+		v.Flags = append(v.Flags, mapping.Flag(option)) // config knows the options that the kernel has
+	}
+	if e.AllowDiscards {
+		v.Flags = append(v.Flags, mapping.AllowDiscards)
+	}
+	return v
+}
+
+func formerKeys(m provide.Machine, former []*config.Encryption) (sets [][]keys.Key) {
+	for _, f := range former {
+		if f != nil && len(f.Keys) > 0 {
+			sets = append(sets, m.Keys(f.Keys))
+		}
+	}
+	return sets
+}

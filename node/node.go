@@ -1,0 +1,160 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/cryptctl/cryptctl/keys"
+	"github.com/cryptctl/cryptctl/provide"
+	"github.com/cryptctl/cryptctl/secret"
+	"github.com/cryptctl/cryptctl/volume"
+)
+
+// Options says what a node is made of. System is needed, the rest has defaults.
+type Options struct {
+	System volume.System
+	Root   string // goes before every mount point
+	UUID   string // of the node; default what the firmware says. META may override it
+	// Config is a machine configuration for a node that has none: it is applied
+	// when the first boot finds STATE empty.
+	Config []byte
+	Keys   keys.Options // costs, limits, policy and log of all volumes
+	// TryTimeout is after how long an Apply in mode Try is taken back; default one
+	// minute.
+	TryTimeout time.Duration
+	// Accept names volumes that are taken for what they are although they are not
+	// those that were recorded, such as "EPHEMERAL".
+	Accept []string
+	// Reboot is called when an operation asks for it and all is on the disk.
+	Reboot func()
+	// Phase is called when the node's phase changes.
+	Phase func(Phase, string)
+}
+
+// Phase is how far a node has come.
+type Phase string
+
+// Phases.
+const (
+	Booting     Phase = "booting"
+	Maintenance Phase = "maintenance" // there is no configuration: waiting for Apply
+	Running     Phase = "running"
+	Failed      Phase = "failed" // STATE did not open
+)
+
+// Errors of operations.
+var (
+	// ErrPhase: the node is not in a phase in which this is possible.
+	ErrPhase = errors.New("not possible now")
+	// ErrNeedsMore: the change does not take effect at once, as the mode asks.
+	ErrNeedsMore = errors.New("the change cannot take effect now")
+)
+
+// Node is a machine's volumes. Its methods may be called from several
+// goroutines; they run one after the other, but for Status.
+type Node struct {
+	opts Options
+	log  *slog.Logger
+
+	mu      sync.Mutex // held by the flows
+	meta    string     // device of META
+	uuid    string
+	config  *machine // in force; nil in maintenance
+	state   *volume.Volume
+	volumes map[string]*volume.Volume // all open ones but STATE
+	salt    *secret.Bytes
+	trial   *trial
+
+	view view
+	cut  func(step string) error // of tests: cuts the power before a write
+}
+
+// before is called before each write that must last.
+func (n *Node) before(step string) error {
+	if n.cut == nil {
+		return nil
+	}
+	return n.cut(step)
+}
+
+// New returns a node that is not booted yet.
+func New(opts Options) *Node {
+	if opts.TryTimeout == 0 {
+		opts.TryTimeout = time.Minute
+	}
+	if opts.UUID == "" {
+		opts.UUID = provide.FirmwareUUID()
+	}
+	if opts.Keys.Log == nil {
+		opts.Keys.Log = slog.New(slog.DiscardHandler)
+	}
+	n := &Node{opts: opts, log: opts.Keys.Log, volumes: map[string]*volume.Volume{}}
+	n.view.status.Phase = Booting
+	return n
+}
+
+// Close takes back what is on trial, unmounts and closes all volumes.
+func (n *Node) Close(ctx context.Context) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var errs []error
+	errs = append(errs, n.revert(ctx))
+	for _, name := range mountOrder(n.volumes, true) {
+		errs = append(errs, n.closeVolume(name))
+	}
+	if n.state != nil {
+		errs = append(errs, n.closeVolume(stateName))
+	}
+	return errors.Join(errs...)
+}
+
+// closeVolume closes one volume, STATE included.
+func (n *Node) closeVolume(name string) error {
+	v := n.volumes[name]
+	if name == stateName {
+		v = n.state
+	}
+	if v == nil {
+		return nil
+	}
+	if err := v.Close(); err != nil {
+		return err
+	}
+	n.view.volume(name, func(s *VolumeStatus) { s.Phase, s.Dir = VolumeClosed, "" })
+	if delete(n.volumes, name); name == stateName {
+		n.state, n.config = nil, nil
+		n.salt.Wipe()
+		n.salt = nil
+	}
+	return nil
+}
+
+func (n *Node) opener() *volume.Opener {
+	return &volume.Opener{System: n.opts.System, Keys: n.opts.Keys}
+}
+
+// machine is what providers depend on.
+func (n *Node) machine() provide.Machine {
+	return provide.Machine{UUID: n.uuid, Salt: n.salt, NoSalt: "STATE is not open"}
+}
+
+const stateName, ephemeralName, metaName = "STATE", "EPHEMERAL", "META"
+
+// mountPoints are those of Talos.
+func (n *Node) mountPoint(name string) string {
+	dir := map[string]string{
+		stateName: "/system/state", ephemeralName: "/var", "IMAGECACHE": "/system/imagecache", "ETCD": "/var/lib/etcd",
+		"CRI": "/var/lib/containerd", "KUBELET": "/var/lib/kubelet", "LOG": "/var/log",
+	}[name]
+	if user, ok := cutPrefix(name, "u-"); ok {
+		dir = "/var/mnt/" + user
+	}
+	if dir == "" {
+		return ""
+	}
+	return filepath.Join("/", n.opts.Root, dir)
+}

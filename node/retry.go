@@ -1,0 +1,39 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/cryptctl/cryptctl/keys"
+	"github.com/cryptctl/cryptctl/volume"
+)
+
+// Backoff is how long a boot that failed waits before the next attempt: First,
+// and twice as long each time up to Most.
+type Backoff struct{ First, Most time.Duration }
+
+// DefaultBackoff leaves a key server time to come back.
+var DefaultBackoff = Backoff{5 * time.Second, 5 * time.Minute}
+
+// BootUntilUp boots again and again while waiting can help: a key that was not
+// to be had, a disk that is not there yet. Other errors end it, since the same
+// keys on the same disk fail the same way.
+func (n *Node) BootUntilUp(ctx context.Context, b Backoff) error {
+	for wait := b.First; ; wait = min(2*wait, b.Most) {
+		err := n.Boot(ctx)
+		if err == nil || !canPass(err) {
+			return err
+		}
+		n.log.Warn("STATE does not open; trying again", "in", wait)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func canPass(err error) bool {
+	return errors.Is(err, keys.ErrUnavailable) || errors.Is(err, volume.ErrMissing)
+}

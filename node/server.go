@@ -1,0 +1,122 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"time"
+)
+
+// Socket is where a node daemon answers.
+const Socket = "/run/cryptctl.sock"
+
+// maxConfig is what package config reads at most.
+const maxConfig = 10 << 20
+
+// Listen makes the socket, which only root may use. A stale one is replaced.
+func Listen(path string) (net.Listener, error) {
+	if conn, err := net.Dial("unix", path); err == nil {
+		conn.Close()
+		return nil, fmt.Errorf("%s: another daemon answers there", path)
+	}
+	os.Remove(path)
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	return l, os.Chmod(path, 0o600)
+}
+
+// Serve answers [Client] until the listener is closed:
+//
+//	GET  /status                    Status
+//	POST /apply?mode=M  config      Applied
+//	POST /reset         resetCall   Status
+//	POST /boot                      Status; boots again what failed
+//
+// An error is {"error": "..."} with status 422, beside what was done all the
+// same.
+func (n *Node) Serve(l net.Listener) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { reply(w, n.Status(), nil) })
+	mux.HandleFunc("POST /apply", n.serveApply)
+	mux.HandleFunc("POST /reset", n.serveReset)
+	mux.HandleFunc("POST /boot", func(w http.ResponseWriter, _ *http.Request) {
+		err := n.Boot(context.Background()) // goes on when the client leaves
+		reply(w, n.Status(), err)
+	})
+	s := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	if err := s.Serve(l); !errors.Is(err, net.ErrClosed) && !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// answer is the body of every reply.
+type answer struct {
+	Error  string          `json:"error,omitempty"`
+	Result json.RawMessage `json:"result,omitempty"`
+}
+
+func reply(w http.ResponseWriter, result any, err error) {
+	raw, encodeErr := json.Marshal(result)
+	a := answer{Result: raw}
+	if err = errors.Join(err, encodeErr); err != nil {
+		a.Error = err.Error()
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if err != nil {
+		w.WriteHeader(http.StatusUnprocessableEntity)
+	}
+	json.NewEncoder(w).Encode(a) // the client is gone, or it is not
+	if f, ok := w.(http.Flusher); ok {
+		f.Flush()
+	}
+}
+
+func (n *Node) serveApply(w http.ResponseWriter, r *http.Request) {
+	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxConfig))
+	if err != nil {
+		reply(w, nil, fmt.Errorf("read the configuration: %w", err))
+		return
+	}
+	a, err := n.Apply(context.Background(), text, Mode(r.URL.Query().Get("mode")))
+	clear(text)
+	reply(w, a, err)
+	if err == nil && a.Reboot && a.Mode == Auto {
+		n.reboot()
+	}
+}
+
+// resetCall is what reset is asked with.
+type resetCall struct {
+	Labels []string `json:"labels"`
+	Reboot bool     `json:"reboot"`
+}
+
+func (n *Node) serveReset(w http.ResponseWriter, r *http.Request) {
+	var call resetCall
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<16)).Decode(&call); err != nil {
+		reply(w, nil, fmt.Errorf("read the request: %w", err))
+		return
+	}
+	err := n.Reset(context.Background(), call.Labels)
+	if call.Reboot && isBusy(err) {
+		err = nil // the wipe is noted, and the reboot ends what is in its way
+	}
+	reply(w, n.Status(), err)
+	if err == nil && call.Reboot {
+		n.reboot()
+	}
+}
+
+func (n *Node) reboot() {
+	if n.opts.Reboot != nil {
+		go n.opts.Reboot()
+	}
+}

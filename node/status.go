@@ -1,0 +1,187 @@
+package node
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"text/tabwriter"
+
+	"github.com/cryptctl/cryptctl/keys"
+	"github.com/cryptctl/cryptctl/volume"
+)
+
+// Status is what a node is doing.
+type Status struct {
+	Phase   Phase          `json:"phase"`
+	Reason  string         `json:"reason,omitempty"`
+	Notices []string       `json:"notices,omitempty"` // damage of META that was got around, and the like
+	Trial   bool           `json:"trial,omitempty"`   // a configuration is on trial
+	Volumes []VolumeStatus `json:"volumes"`
+}
+
+// VolumePhase is how far a volume has come.
+type VolumePhase string
+
+// Phases of a volume.
+const (
+	VolumeMissing VolumePhase = "missing" // no partition has its label
+	VolumeRefused VolumePhase = "refused" // not what it should be; untouched
+	VolumeFailed  VolumePhase = "failed"  // no key opens it now, or another error
+	VolumeOpen    VolumePhase = "open"
+	VolumeClosed  VolumePhase = "closed"
+	VolumeWiped   VolumePhase = "wiped"
+)
+
+// VolumeStatus is what is known of one volume.
+type VolumeStatus struct {
+	Name      string        `json:"name"`
+	Phase     VolumePhase   `json:"phase"`
+	Device    string        `json:"device,omitempty"`
+	Dir       string        `json:"dir,omitempty"`
+	Encrypted bool          `json:"encrypted"`
+	UUID      string        `json:"uuid,omitempty"`
+	Formatted bool          `json:"formatted,omitempty"` // in this boot
+	Slot      int           `json:"slot"`                // that opened it; -1 for none
+	Kinds     []string      `json:"kinds,omitempty"`     // of the configured keys, by slot
+	Pending   []string      `json:"pending,omitempty"`   // changes that are not in force
+	Slots     []keys.Result `json:"slots,omitempty"`     // of the last reconciliation
+	Errors    []string      `json:"errors,omitempty"`    // of the last attempt
+}
+
+// view is the status, which is read while a flow runs.
+type view struct {
+	mu     sync.Mutex
+	status Status
+	byName map[string]*VolumeStatus
+}
+
+// volume changes the status of one volume.
+func (v *view) volume(name string, change func(*VolumeStatus)) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.byName == nil {
+		v.byName = map[string]*VolumeStatus{}
+	}
+	if v.byName[name] == nil {
+		v.byName[name] = &VolumeStatus{Name: name, Slot: -1}
+	}
+	change(v.byName[name])
+}
+
+// Status returns what the node is doing. It never waits for a flow.
+func (n *Node) Status() Status {
+	n.view.mu.Lock()
+	defer n.view.mu.Unlock()
+	s := n.view.status
+	s.Notices = slices.Clone(s.Notices)
+	s.Volumes = []VolumeStatus{}
+	for _, name := range slices.Sorted(maps.Keys(n.view.byName)) {
+		s.Volumes = append(s.Volumes, *n.view.byName[name])
+	}
+	return s
+}
+
+// phase changes the node's phase.
+func (n *Node) phase(p Phase, reason string) {
+	n.view.mu.Lock()
+	changed := n.view.status.Phase != p || n.view.status.Reason != reason
+	n.view.status.Phase, n.view.status.Reason = p, reason
+	n.view.mu.Unlock()
+	n.log.Info("node", "phase", string(p), "reason", reason)
+	if changed && n.opts.Phase != nil {
+		n.opts.Phase(p, reason)
+	}
+}
+
+// notice adds what an operator should know, once.
+func (n *Node) notice(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	n.log.Warn(text)
+	n.view.mu.Lock()
+	defer n.view.mu.Unlock()
+	if !slices.Contains(n.view.status.Notices, text) {
+		n.view.status.Notices = append(n.view.status.Notices, text)
+	}
+}
+
+// opened shows an open volume.
+func (n *Node) opened(v *volume.Volume) {
+	n.view.volume(v.Spec.Name, func(s *VolumeStatus) {
+		s.Phase, s.Device, s.Dir, s.Slot, s.Errors = VolumeOpen, v.Device, v.Dir(), v.Slot, nil
+		s.Encrypted, s.Formatted = v.Spec.Encryption != nil, s.Formatted || v.Formatted
+		if v.Identity != nil {
+			s.UUID = v.Identity.UUID
+		}
+		if v.Locked != nil {
+			s.Errors = []string{"mapped already, but no key opens it: " + v.Locked.Error()}
+		}
+	})
+}
+
+// reconciled shows what became of the slots.
+func (n *Node) reconciled(name string, r *keys.Report, err error) {
+	n.view.volume(name, func(s *VolumeStatus) {
+		s.Errors = nil
+		if r != nil {
+			s.Slots, s.Kinds = r.Slots, nil
+			for _, slot := range r.Slots {
+				if slot.Kind != "" && slot.Outcome != keys.StayedForeign && slot.Outcome != keys.Removed {
+					s.Kinds = append(s.Kinds, slot.Kind)
+				}
+				if slot.Outcome == keys.WasBlocked {
+					s.Errors = append(s.Errors, fmt.Sprintf("slot %d: %s", slot.Slot, slot.Reason))
+				}
+			}
+		}
+		if err != nil {
+			s.Errors = append(s.Errors, err.Error())
+		}
+	})
+}
+
+// WriteTable writes the status for people.
+func (s Status) WriteTable(w io.Writer) error {
+	fmt.Fprintf(w, "node: %s", s.Phase)
+	if s.Reason != "" {
+		fmt.Fprintf(w, ": %s", s.Reason)
+	}
+	fmt.Fprintln(w)
+	if s.Trial {
+		fmt.Fprintln(w, "a configuration is on trial")
+	}
+	for _, notice := range s.Notices {
+		fmt.Fprintf(w, "notice: %s\n", notice)
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "VOLUME\tPHASE\tENCRYPTED\tSLOT\tKEYS\tMOUNTED\tDEVICE")
+	for _, v := range s.Volumes {
+		slot := "-"
+		if v.Slot >= 0 {
+			slot = fmt.Sprint(v.Slot)
+		}
+		encrypted := map[bool]string{true: "yes", false: "no"}[v.Encrypted]
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", v.Name, v.Phase, encrypted, slot, orDash(strings.Join(v.Kinds, ",")), orDash(v.Dir), orDash(v.Device))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, v := range s.Volumes {
+		for _, p := range v.Pending {
+			fmt.Fprintf(w, "%s: pending: %s\n", v.Name, p)
+		}
+		for _, e := range v.Errors {
+			fmt.Fprintf(w, "%s: %s\n", v.Name, strings.ReplaceAll(e, "\n", "\n  "))
+		}
+	}
+	return nil
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

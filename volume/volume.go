@@ -1,0 +1,129 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/cryptctl/cryptctl/keys"
+	"github.com/cryptctl/cryptctl/luks"
+	"github.com/cryptctl/cryptctl/mapping"
+)
+
+// Mount mounts the volume's file system on a directory and lets it fill its
+// device. One that is mounted there already stays. Swap is switched on, and needs
+// no directory.
+func (v *Volume) Mount(ctx context.Context, dir string) error {
+	sys := v.opener.System
+	switch v.Filesystem {
+	case None:
+		return fmt.Errorf("mount volume %s: it has no file system", v.Spec.Name)
+	case Swap:
+		dir = v.Path
+	}
+	switch on, err := sys.Mounted(dir); {
+	case err != nil:
+		return fmt.Errorf("mount volume %s: %w", v.Spec.Name, err)
+	case on == v.Path:
+		v.dir = dir
+		return nil
+	case on != "":
+		return fmt.Errorf("mount volume %s: %s has %s mounted already", v.Spec.Name, dir, on)
+	}
+	if err := sys.Mount(v.Path, dir, v.Filesystem); err != nil {
+		return fmt.Errorf("mount volume %s on %s: %w", v.Spec.Name, dir, err)
+	}
+	v.dir = dir
+	if err := sys.Grow(ctx, v.Path, dir, v.Filesystem); err != nil {
+		v.opener.log().Warn("the file system was not grown to its device", "volume", v.Spec.Name, "error", err)
+	}
+	return nil
+}
+
+// Dir is where the volume is mounted, "" when it is not; for swap its device.
+func (v *Volume) Dir() string { return v.dir }
+
+// Reconcile makes the slots match the keys of the specification, with the keys
+// that opened the volume. It waits for providers that have not answered yet.
+func (v *Volume) Reconcile(ctx context.Context) (*keys.Report, error) {
+	switch {
+	case v.Spec.Encryption == nil:
+		return nil, fmt.Errorf("volume %s: it is plain and has no slots", v.Spec.Name)
+	case v.Locked != nil:
+		return nil, v.Locked
+	case v.session == nil:
+		return nil, errors.New("the slots are reconciled already")
+	}
+	defer v.release()
+	report, err := v.session.Apply(ctx)
+	if report != nil && report.SeqID == v.noted {
+		report.Changed = false // what the session saw change is the note
+	}
+	if err != nil {
+		err = fmt.Errorf("volume %s: %w", v.Spec.Name, err)
+	}
+	return report, err
+}
+
+// Rekey makes the slots of an open volume match other keys: one of them, or a
+// former one, must open it now.
+func (v *Volume) Rekey(ctx context.Context, e *Encryption) (*keys.Report, error) {
+	v.release()
+	if v.Spec.Encryption == nil {
+		return nil, fmt.Errorf("volume %s: it is plain and has no slots", v.Spec.Name)
+	}
+	file, err := luks.OpenFile(v.Device, luks.ReadWrite)
+	if err != nil {
+		return nil, err
+	}
+	v.file = file
+	defer v.release()
+	h, err := luks.Read(file)
+	if err != nil {
+		return nil, fmt.Errorf("volume %s: %w", v.Spec.Name, err)
+	}
+	opts := v.opener.Keys
+	opts.Former = e.Former
+	if v.session, err = keys.Open(ctx, h, v.Spec.Name, e.Keys, opts); err != nil {
+		return nil, fmt.Errorf("volume %s: %w", v.Spec.Name, err)
+	}
+	known := v.Identity
+	if known == nil {
+		known = v.Spec.Known
+	}
+	if err := known.check(h, v.session.VolumeKey()); err != nil {
+		return nil, fmt.Errorf("volume %s: %w", v.Spec.Name, err)
+	}
+	if v.Locked != nil {
+		id, err := identify(h, v.session.VolumeKey(), v.Filesystem != None)
+		if err != nil {
+			return nil, err
+		}
+		v.Locked, v.Identity, v.Slot = nil, &id, v.session.VolumeKey().Slot()
+	}
+	return v.Reconcile(ctx)
+}
+
+// Close unmounts the volume and takes its mapping away. In use, it stays, with a
+// [*mapping.BusyError].
+func (v *Volume) Close() error {
+	v.release()
+	sys := v.opener.System
+	if v.dir != "" {
+		if err := sys.Unmount(v.dir); err != nil {
+			return fmt.Errorf("unmount volume %s from %s: %w", v.Spec.Name, v.dir, err)
+		}
+		v.dir = ""
+	}
+	if v.Path == v.Device {
+		return nil
+	}
+	if err := sys.Deactivate(MappingName(v.Spec.Name)); err != nil && !errors.Is(err, mapping.ErrNotOpen) {
+		return fmt.Errorf("close volume %s: %w", v.Spec.Name, err)
+	}
+	return nil
+}
+
+// Reconciled reports whether the slots are as the specification says, or were
+// tried to be made so.
+func (v *Volume) Reconciled() bool { return v.session == nil }
