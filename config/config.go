@@ -9,7 +9,16 @@ import (
 
 // Config is the disk encryption of one machine.
 type Config struct {
-	Volumes []Encryption // in the order of the sources
+	Volumes []Encryption // those to encrypt, in the order of the sources
+	// Declared are the volumes that have a document of their own, encrypted or
+	// not. STATE and EPHEMERAL exist without one.
+	Declared []Declared
+}
+
+// Declared is a volume that a document names.
+type Declared struct {
+	Volume     string // its id, as in Encryption
+	Filesystem string // "xfs" or "ext4" when the document says so; "swap" for swap; "none" for a raw volume
 }
 
 // Encryption is the encryption one volume shall have, from whichever dialect.

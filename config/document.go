@@ -77,14 +77,43 @@ func (r *reader) volumeDocument(root cursor, kind string) {
 	}
 	root.misspelt("encryption")
 	encryption := root.field("encryption")
+	t := root.field("volumeType")
+	directory := kind == "UserVolumeConfig" && t.exists() && strings.EqualFold(t.node.Value, "directory")
+	if directory && !encryption.exists() {
+		return
+	}
+	id := volumeID(root.field("name"), prefix)
+	if id != "" {
+		r.config.Declared = append(r.config.Declared, Declared{id, filesystem(root, kind)})
+	}
 	if !encryption.exists() {
 		return
 	}
 	root.field("apiVersion").mustBe(apiVersion)
-	if t := root.field("volumeType"); kind == "UserVolumeConfig" && t.exists() && strings.EqualFold(t.node.Value, "directory") {
+	if directory {
 		t.fail("a directory cannot be encrypted", "remove the encryption block, or make the volume a partition or disk")
 	}
-	r.volume(encryption, volumeID(root.field("name"), prefix))
+	r.volume(encryption, id)
+}
+
+// filesystem returns what a volume holds, "" where its document does not say.
+func filesystem(root cursor, kind string) string {
+	switch kind {
+	case "RawVolumeConfig":
+		return "none"
+	case "SwapVolumeConfig":
+		return "swap"
+	}
+	block := root.field("filesystem")
+	if !block.exists() || !block.mapping() {
+		return ""
+	}
+	t := block.field("type")
+	text, ok := t.text()
+	if ok && t.exists() && text != "xfs" && text != "ext4" {
+		t.fail(shown(text)+" is not made here", "write xfs or ext4")
+	}
+	return text
 }
 
 // volumeID returns the id of the volume that a document names, "" when the name

@@ -20,9 +20,12 @@ type Options struct {
 	// Cost is what new slots with a passphrase cost; zero calibrates it to this
 	// machine. Random passphrases get kdf.Light.
 	Cost kdf.Cost
-	// Passphrases open the volume when no configured key does: an operator's,
-	// or those of the configuration that is being replaced.
+	// Passphrases open the volume when no configured key does: an operator's.
 	Passphrases []*secret.Bytes
+	// Former are keys of earlier configurations, which the header may still have
+	// when a change to the wanted ones was cut off. They are tried set by set when
+	// no wanted key opens.
+	Former [][]Key
 	// Log receives what happens; nil discards it.
 	Log *slog.Logger
 }
@@ -128,7 +131,7 @@ func (s *Session) unlock(ctx context.Context) error {
 			return err
 		}
 		if !ok {
-			return s.unlockByPassphrase(ctx)
+			return s.unlockOtherwise(ctx)
 		}
 		if err := s.try(ctx, a); err != nil {
 			return err
@@ -200,8 +203,20 @@ func (s *Session) judged(a answer, proof Proof, err error) {
 	s.opts.log().Info("key opens its slot", "volume", s.name, "slot", k.Slot, "kind", k.Kind, "proof", string(proof))
 }
 
-func (s *Session) unlockByPassphrase(ctx context.Context) error {
-	errs := []error{}
+// unlockOtherwise is for when no wanted key opens.
+func (s *Session) unlockOtherwise(ctx context.Context) error {
+	var errs []error
+	for _, set := range s.opts.Former {
+		v, err := Unlock(ctx, s.header, s.name, set, Options{Limits: s.opts.Limits, Log: s.opts.Log})
+		if err == nil {
+			s.opts.log().Warn("volume unlocked by a key of an earlier configuration", "volume", s.name, "slot", v.Slot())
+			return s.adopt(v)
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		errs = append(errs, fmt.Errorf("an earlier configuration: %w", err))
+	}
 	for _, p := range s.opts.Passphrases {
 		v, err := s.header.Unlock(ctx, p, luks.UnlockOptions{Limits: s.opts.Limits})
 		if err == nil {
@@ -213,6 +228,11 @@ func (s *Session) unlockByPassphrase(ctx context.Context) error {
 		}
 		errs = append(errs, fmt.Errorf("the passphrase given: %w", err))
 	}
+	return fmt.Errorf("%w: %w", ErrNoKey, errors.Join(append(errs, s.refusals()...)...))
+}
+
+// refusals says of each wanted key why it does not open the volume.
+func (s *Session) refusals() (errs []error) {
 	for _, k := range s.want {
 		st, asked := s.states[k.Slot]
 		if !asked {
@@ -220,5 +240,5 @@ func (s *Session) unlockByPassphrase(ctx context.Context) error {
 		}
 		errs = append(errs, fmt.Errorf("%s key of slot %d: %w", k.Kind, k.Slot, st.Err))
 	}
-	return fmt.Errorf("%w: %w", ErrNoKey, errors.Join(errs...))
+	return errs
 }

@@ -3,7 +3,9 @@ package luks
 import (
 	"crypto/aes"
 	"encoding/binary"
+	"fmt"
 	"hash"
+	"slices"
 
 	"golang.org/x/crypto/xts"
 
@@ -78,10 +80,36 @@ func afMerge(h hash.Hash, material *secret.Bytes, keySize int) *secret.Bytes {
 	return key
 }
 
-// crypter returns aes-xts-plain64: the sector number, from the start of the
-// area, is the tweak.
-func crypter(kek *secret.Bytes) (*xts.Cipher, error) {
-	return xts.NewCipher(aes.NewCipher, kek.Bytes())
+// areaCiphers are the ciphers of keyslot areas that we open, with the key sizes
+// in bytes that each takes. cryptsetup gives an area the cipher of the data, as
+// long as it is not told otherwise.
+func areaCiphers(name string) (keySizes []int, ok bool) {
+	switch name {
+	case areaCipher:
+		return []int{32, 64}, true
+	case adiantum12, adiantum20:
+		return []int{adiantumKey}, true
+	}
+	return nil, false
+}
+
+// sectorCipher encrypts sectors of 512 bytes by their number from the start of
+// the area, as the plain64 IV of dm-crypt has it. dst and src may be the same.
+type sectorCipher interface {
+	Encrypt(dst, src []byte, sector uint64)
+	Decrypt(dst, src []byte, sector uint64)
+}
+
+// newSectorCipher returns one of [areaCiphers].
+func newSectorCipher(name string, kek *secret.Bytes) (sectorCipher, error) {
+	keySizes, _ := areaCiphers(name)
+	switch {
+	case !slices.Contains(keySizes, kek.Len()):
+		return nil, fmt.Errorf("area cipher %q with a key of %d bytes is not known here", name, kek.Len())
+	case name == areaCipher:
+		return xts.NewCipher(aes.NewCipher, kek.Bytes())
+	}
+	return newAdiantum(name, kek), nil
 }
 
 func sectors(p []byte, f func(dst, src []byte, sector uint64)) {
@@ -91,13 +119,14 @@ func sectors(p []byte, f func(dst, src []byte, sector uint64)) {
 	}
 }
 
-// sealArea splits the key and encrypts the stripes: what goes to the disk.
+// sealArea splits the key and encrypts the stripes with [areaCipher]: what goes
+// to the disk.
 func sealArea(key, kek *secret.Bytes, afHash string) ([]byte, error) {
 	newHash, err := kdf.NewHash(afHash)
 	if err != nil {
 		return nil, err
 	}
-	c, err := crypter(kek)
+	c, err := newSectorCipher(areaCipher, kek)
 	if err != nil {
 		return nil, err
 	}
@@ -109,12 +138,12 @@ func sealArea(key, kek *secret.Bytes, afHash string) ([]byte, error) {
 
 // openArea decrypts what was read from the disk and merges the stripes into a
 // candidate for the key, which a digest must confirm.
-func openArea(sealed []byte, kek *secret.Bytes, afHash string, keySize int) (*secret.Bytes, error) {
+func openArea(sealed []byte, cipher string, kek *secret.Bytes, afHash string, keySize int) (*secret.Bytes, error) {
 	newHash, err := kdf.NewHash(afHash)
 	if err != nil {
 		return nil, err
 	}
-	c, err := crypter(kek)
+	c, err := newSectorCipher(cipher, kek)
 	if err != nil {
 		return nil, err
 	}

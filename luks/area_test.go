@@ -49,34 +49,66 @@ func TestAreaVectors(t *testing.T) {
 	rows := 0
 	for line := range strings.Lines(string(vectors)) {
 		f := strings.Fields(line)
-		if len(f) != 4 || f[0] == "#" {
+		if len(f) < 4 || f[0] == "#" {
 			continue
 		}
+		name, cipher := strings.Join(f[:len(f)-1], " "), "aes-xts-plain64"
+		if len(f) == 5 {
+			cipher = f[3]
+		}
 		rows++
-		t.Run(strings.Join(f[:3], " "), func(t *testing.T) {
-			want, err := hex.DecodeString(f[3])
+		t.Run(name, func(t *testing.T) {
+			want, err := hex.DecodeString(f[len(f)-1])
 			if err != nil {
 				t.Fatal(err)
 			}
 			size, _ := strconv.Atoi(f[1])
 			d, salt := goldenDisk(t), stream("digest salt", 32)
-			copy(d.data[2*metadataSize:], stream("area "+strings.Join(f[:3], " "), 4000*size))
+			copy(d.data[2*metadataSize:], stream("area "+name, 4000*size))
 			d.edit(t, edits{
-				"keyslots.0.key_size":      f[1],
-				"keyslots.0.area.key_size": f[2],
-				"keyslots.0.af.hash":       strconv.Quote(f[0]),
-				"keyslots.0.kdf.salt":      base64Text(stream("salt", 32)),
-				"digests.0.salt":           base64Text(salt),
-				"digests.0.digest":         base64Text(derive(t, want, salt, 32)),
+				"keyslots.0.key_size":        f[1],
+				"keyslots.0.area.key_size":   f[2],
+				"keyslots.0.area.encryption": strconv.Quote(cipher),
+				"segments.0.encryption":      strconv.Quote(cipher),
+				"keyslots.0.af.hash":         strconv.Quote(f[0]),
+				"keyslots.0.kdf.salt":        base64Text(stream("salt", 32)),
+				"digests.0.salt":             base64Text(salt),
+				"digests.0.digest":           base64Text(derive(t, want, salt, 32)),
 			})
 			key := unlock(t, mustRead(t, d), "passphrase for "+f[0], 0)
 			if got := key.Bytes().Bytes(); !bytes.Equal(got, want) {
 				t.Errorf("volume key %x, want %x", got, want)
 			}
+			replaced(t, d, key)
 		})
 	}
-	if rows < 11 {
+	if rows < 13 {
 		t.Errorf("only %d vectors", rows)
+	}
+}
+
+// replaced gives slot 0 another passphrase. Whatever its area was encrypted with,
+// the new one has the cipher that we write, and another sum.
+func replaced(t *testing.T, d *disk, key *luks.VolumeKey) {
+	t.Helper()
+	h := mustRead(t, d)
+	was, err := h.KeyslotSum(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err = h.Commit(luks.ReplaceKeyslot(0, seal(t, key, "another"), nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, _ := h.Keyslot(0)
+	if k.Area.Encryption != "aes-xts-plain64" || k.Area.KeySize != 64 {
+		t.Errorf("the new area is encrypted with %s and a key of %d bytes", k.Area.Encryption, k.Area.KeySize)
+	}
+	if is, err := h.KeyslotSum(0); err != nil || is == was {
+		t.Errorf("the sum of the replaced slot is the same (%v)", err)
+	}
+	if again := unlock(t, h, "another", 0); !again.Bytes().Equal(key.Bytes()) {
+		t.Error("the replaced slot gives another volume key")
 	}
 }
 

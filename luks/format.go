@@ -3,8 +3,10 @@ package luks
 import (
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -46,6 +48,8 @@ type FormatOptions struct {
 	// write, whether the device holds nothing; its error ends the format. A
 	// header that can be read is never nothing: [ErrNotEmpty].
 	Empty func(Device) error
+	// Config are members of our own for the config object; see [SetConfig].
+	Config map[string]json.RawMessage
 	// DataSize is the length of the data device of a detached header in bytes,
 	// which decides the default sector size.
 	DataSize int64
@@ -78,6 +82,9 @@ func Format(dev Device, key *VolumeKey, opts FormatOptions, changes ...Change) (
 	}
 	key.digest = (&Header{snapshot: *bare}).digestText(0)
 	d := &draft{base: bare, now: bare, next: doc.clone()}
+	for _, name := range slices.Sorted(maps.Keys(opts.Config)) {
+		changes = append(changes, SetConfig(name, opts.Config[name]))
+	}
 	for _, c := range changes {
 		if err := c.apply(d); err != nil {
 			return nil, fmt.Errorf("format: %w", err)

@@ -67,7 +67,7 @@ func read(dev Device) (*Header, error) {
 	}
 	if first.binary.Magic == primaryMagic && first.binary.Version == 1 {
 		// Before the search for a secondary: it could only be a leftover.
-		return nil, invalid(LUKS1, "primary header", "this is a LUKS1 volume, which is not opened or changed here; `cryptsetup convert --type luks2` makes it a LUKS2 volume")
+		return nil, invalid(LUKS1, "primary header", "this is a LUKS1 volume, which can be inspected and opened, and is never changed here; `cryptsetup convert --type luks2` makes it a LUKS2 volume")
 	}
 	second, err := readSecondary(dev, first)
 	if err != nil {

@@ -53,7 +53,7 @@ func (v *VolumeKey) Seal(ctx context.Context, passphrase *secret.Bytes, cost kdf
 	if err != nil {
 		return nil, fmt.Errorf("seal the volume key: %w", err)
 	}
-	again, err := openArea(sealed, kek, slotHash, v.key.Len())
+	again, err := openArea(sealed, areaCipher, kek, slotHash, v.key.Len())
 	if err != nil {
 		return nil, fmt.Errorf("open the sealed volume key: %w", err)
 	}

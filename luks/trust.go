@@ -15,14 +15,14 @@ func segmentCiphers(name string) (keySizes []int, ok bool) {
 	switch name {
 	case "aes-xts-plain64":
 		return []int{32, 64}, true
-	case "xchacha12,aes-adiantum-plain64", "xchacha20,aes-adiantum-plain64":
-		return []int{32}, true
+	case adiantum12, adiantum20:
+		return []int{adiantumKey}, true
 	}
 	return nil, false
 }
 
-// areaCipher is the one cipher of keyslot areas: every tool writes it unless it
-// is told otherwise.
+// areaCipher is the cipher of the keyslot areas that we write, for all data
+// ciphers: every tool opens it.
 const areaCipher = "aes-xts-plain64"
 
 // maxDigestIterations is sixteen times what cryptsetup's 125 ms come to on a fast
@@ -191,6 +191,7 @@ func (j *judge) digest(d Digest, limits kdf.Limits) {
 
 func (j *judge) keyslot(m *metadata, k Keyslot, limits kdf.Limits) {
 	where := fmt.Sprintf("keyslots.%d.area", k.ID)
+	keySizes, known := areaCiphers(k.Area.Encryption)
 	switch {
 	case isNull(k.Area.Encryption):
 		j.refuse(NullCipherKeyslot, where, "cipher %q leaves the volume key in clear", k.Area.Encryption)
@@ -203,10 +204,10 @@ func (j *judge) keyslot(m *metadata, k Keyslot, limits kdf.Limits) {
 	case k.Type != "luks2":
 		j.refuseSlot(k.ID, KeyslotType, "type %q is not known here", k.Type)
 		return
-	case k.Area.Encryption != areaCipher || k.Area.Type != "raw":
-		j.refuseSlot(k.ID, KeyslotCipher, "cipher %q in a %q area, only %s in a raw one can be opened", k.Area.Encryption, k.Area.Type, areaCipher)
-	case k.Area.KeySize != 32 && k.Area.KeySize != 64:
-		j.refuseSlot(k.ID, KeyslotCipher, "area key of %d bytes, must be 32 or 64", k.Area.KeySize)
+	case !known || k.Area.Type != "raw":
+		j.refuseSlot(k.ID, KeyslotCipher, "cipher %q in a %q area, only %s and the two Adiantum ones in a raw one can be opened", k.Area.Encryption, k.Area.Type, areaCipher)
+	case !slices.Contains(keySizes, k.Area.KeySize):
+		j.refuseSlot(k.ID, KeyslotCipher, "area key of %d bytes, %s takes one of %d", k.Area.KeySize, k.Area.Encryption, keySizes)
 	case !bindsData(m, k):
 		j.refuseSlot(k.ID, KeyslotUnbound, "its key does not open the data segment")
 	case !fitsSegment(m, k):

@@ -128,7 +128,7 @@ func (h *Header) openSlot(ctx context.Context, k Keyslot, passphrase *secret.Byt
 		return nil, err
 	}
 	defer kek.Wipe()
-	key, err := openArea(sealed, kek, k.AF.Hash, k.KeySize)
+	key, err := openArea(sealed, k.Area.Encryption, kek, k.AF.Hash, k.KeySize)
 	if err != nil {
 		return nil, err
 	}

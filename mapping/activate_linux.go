@@ -18,7 +18,11 @@ import (
 // When the volume is mapped under that name already, Activate changes nothing
 // and returns the mapping with Existing set; a deferred close is taken back. A
 // name that belongs to anything else gives [ErrNameTaken], a device that others
-// use a [BusyError], and a kernel that cannot do it [ErrNoDeviceMapper].
+// use a [BusyError], and a kernel that cannot do it [ErrNoDeviceMapper]. Data
+// that would lie over its own header is refused.
+//
+// The key must be one that the header confirmed ([luks.Header.Confirmed]); that
+// it is one costs no derivation.
 func Activate(h *luks.Header, key *luks.VolumeKey, device *os.File, opts Options) (*Mapping, error) {
 	m, err := activate(h, key, device, opts)
 	if err != nil {
@@ -36,38 +40,18 @@ func activate(h *luks.Header, key *luks.VolumeKey, device *os.File, opts Options
 	if err != nil {
 		return nil, err
 	}
-	uuid, err := mappingUUID(h, opts.Name)
+	uuid, err := mappingUUID(luks2Prefix, h.UUID(), opts.Name)
 	if err != nil {
 		return nil, err
 	}
-	again, err := h.WithKey(key.Bytes()) // a key of another header would map noise
-	if err != nil {
+	if !h.Confirmed(key) { // it would map noise
+		return nil, errors.New("this is not the key of the volume")
+	}
+	if err := checkOverlap(h, device, dev.Size); err != nil {
 		return nil, err
 	}
-	defer again.Wipe()
-	c, err := dial()
-	if err != nil {
-		return nil, err
-	}
-	defer c.close()
-	a := &activation{c, opts.Name, uuid, t, opts.ReadOnly || dev.ReadOnly}
-	if m, err := a.existing(); m != nil || err != nil {
-		return m, err
-	}
-	if err := claimable(device, dev.Number); err != nil {
-		return nil, err
-	}
-	version, err := c.version()
-	if err != nil {
-		return nil, err
-	}
-	dropped := t.drop(version)
-	m, err := a.run(again.Bytes())
-	if err != nil {
-		return nil, err
-	}
-	m.Dropped = dropped
-	return m, nil
+	a := &activation{name: opts.Name, uuid: uuid, table: t, readOnly: opts.ReadOnly || dev.ReadOnly}
+	return a.open(device, dev.Number, key.Bytes())
 }
 
 // activation is one mapping on its way.
@@ -76,6 +60,31 @@ type activation struct {
 	name, uuid string
 	table      *Table
 	readOnly   bool
+}
+
+// open returns the mapping that is there, or makes it.
+func (a *activation) open(device *os.File, number Number, key *secret.Bytes) (_ *Mapping, err error) {
+	if a.control, err = dial(); err != nil {
+		return nil, err
+	}
+	defer a.close()
+	if m, err := a.existing(); m != nil || err != nil {
+		return m, err
+	}
+	if err := claimable(device, number); err != nil {
+		return nil, err
+	}
+	version, err := a.version()
+	if err != nil {
+		return nil, err
+	}
+	dropped := a.table.drop(version)
+	m, err := a.run(key)
+	if err != nil {
+		return nil, err
+	}
+	m.Dropped = dropped
+	return m, nil
 }
 
 // existing returns the volume's mapping when it is there, and nil when there is

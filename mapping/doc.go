@@ -1,5 +1,6 @@
-// Package mapping gives an unlocked LUKS2 volume to the kernel: it makes the
-// dm-crypt device /dev/mapper/NAME, recognises one that is there, and closes it.
+// Package mapping gives an unlocked volume, of LUKS2 or LUKS1, to the kernel: it
+// makes the dm-crypt device /dev/mapper/NAME, recognises one that is there, and
+// closes it.
 //
 //	luks.Header (checked, in memory) ─┐
 //	luks.VolumeKey ───────────────────┼─Activate─> /dev/mapper/NAME ─Close─> gone

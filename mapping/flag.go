@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-
-	"github.com/cryptctl/cryptctl/luks"
 )
 
 // Flag is an optional argument of dm-crypt, spelled as the kernel and Talos
@@ -37,12 +35,12 @@ func ParseFlag(s string) (Flag, error) {
 	return f, nil
 }
 
-// mergeFlags returns the header's persistent flags and those asked for, each
+// mergeFlags returns a header's persistent flags and those asked for, each
 // once, in the kernel's order. What else a header may say (no-journal, and what
 // later tools invent) is not for dm-crypt; cryptsetup skips it too.
-func mergeFlags(h *luks.Header, asked []Flag) ([]Flag, error) {
+func mergeFlags(persistent []string, asked []Flag) ([]Flag, error) {
 	set := map[Flag]bool{}
-	for _, s := range h.Flags() {
+	for _, s := range persistent {
 		if f, err := ParseFlag(s); err == nil {
 			set[f] = true
 		}

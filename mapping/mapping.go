@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-
-	"github.com/cryptctl/cryptctl/luks"
 )
 
 // Errors that callers act on.
@@ -36,7 +34,7 @@ type Options struct {
 // Mapping is an open volume.
 type Mapping struct {
 	Name      string `json:"name"`
-	UUID      string `json:"uuid"`   // device-mapper UUID, "CRYPT-LUKS2-<volume>-<name>"
+	UUID      string `json:"uuid"`   // device-mapper UUID, "CRYPT-LUKS2-<volume>-<name>"; LUKS1 likewise
 	Path      string `json:"path"`   // /dev/mapper/NAME
 	Number    Number `json:"number"` // of the mapped device
 	ReadOnly  bool   `json:"readOnly,omitempty"`
@@ -76,8 +74,10 @@ type CloseOptions struct {
 const (
 	// nameRoom is what is left for the name in a device-mapper UUID: 129 bytes
 	// with the NUL (linux/dm-ioctl.h, DM_UUID_LEN).
-	nameRoom   = 129 - 1 - len(uuidPrefix) - 32 - 1
-	uuidPrefix = "CRYPT-LUKS2-"
+	nameRoom = 129 - 1 - len(luks2Prefix) - 32 - 1
+
+	luks1Prefix = "CRYPT-LUKS1-"
+	luks2Prefix = "CRYPT-LUKS2-"
 
 	// nameBytes need no escape: what else a name contains, libdevmapper writes as
 	// \x20 in some places (dm_task_set_name_mangling_mode).
@@ -96,30 +96,28 @@ func checkName(name string) error {
 	return nil
 }
 
-// volumeUUID returns the volume's UUID when it is one. It comes from a disk that
+// checkUUID refuses a volume's UUID that is none. It comes from a disk that
 // anyone may have written, and a space in it would add words to the table.
-func volumeUUID(h *luks.Header) (string, error) {
-	uuid := h.UUID()
+func checkUUID(uuid string) error {
 	parts := strings.Split(uuid, "-")
 	ok := len(parts) == 5
 	for i, n := range []int{8, 4, 4, 4, 12} {
 		ok = ok && len(parts[i]) == n && strings.Trim(parts[i], "0123456789abcdefABCDEF") == ""
 	}
 	if !ok {
-		return "", fmt.Errorf("the header's UUID %q is not of the form 8-4-4-4-12 hexadecimal digits", uuid)
+		return fmt.Errorf("the header's UUID %q is not of the form 8-4-4-4-12 hexadecimal digits", uuid)
 	}
-	return uuid, nil
+	return nil
 }
 
 // mappingUUID is the device-mapper UUID of a volume's mapping, as cryptsetup
 // makes it.
-func mappingUUID(h *luks.Header, name string) (string, error) {
+func mappingUUID(prefix, uuid, name string) (string, error) {
 	if err := checkName(name); err != nil {
 		return "", err
 	}
-	uuid, err := volumeUUID(h)
-	if err != nil {
+	if err := checkUUID(uuid); err != nil {
 		return "", err
 	}
-	return uuidPrefix + strings.ReplaceAll(uuid, "-", "") + "-" + name, nil
+	return prefix + strings.ReplaceAll(uuid, "-", "") + "-" + name, nil
 }

@@ -58,7 +58,7 @@ func TestCheckName(t *testing.T) {
 			t.Errorf("%q is taken as a name", name)
 		}
 	}
-	if n := len(uuidPrefix) + 32 + 1 + nameRoom + 1; n != 129 {
+	if n := len(luks2Prefix) + 32 + 1 + nameRoom + 1; n != 129 {
 		t.Errorf("the longest UUID has %d bytes with its NUL, and the kernel's field 129", n)
 	}
 }

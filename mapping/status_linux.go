@@ -24,10 +24,15 @@ func Status(name string) (*Mapping, error) {
 // when there is none, [ErrNameTaken] when it is of something else. It needs no
 // key.
 func Find(h *luks.Header, name string) (*Mapping, error) {
-	uuid, err := mappingUUID(h, name)
+	uuid, err := mappingUUID(luks2Prefix, h.UUID(), name)
 	if err != nil {
 		return nil, err
 	}
+	return find(uuid, name)
+}
+
+// find returns the mapping of that name when it has that UUID.
+func find(uuid, name string) (*Mapping, error) {
 	m, err := Status(name)
 	if err != nil {
 		return nil, err

@@ -61,27 +61,34 @@ func NewTable(h *luks.Header, keySize int, dev Device, opts Options) (*Table, er
 	if err := trusted(h); err != nil {
 		return nil, fmt.Errorf("the header is refused: %w", err)
 	}
-	uuid, err := volumeUUID(h)
-	if err != nil {
+	if err := checkUUID(h.UUID()); err != nil {
 		return nil, err
 	}
-	flags, err := mergeFlags(h, opts.Flags)
+	// Trusted: exactly one segment, of type crypt.
+	t, err := newTable(h.Segments()[0], keySize, dev, h.Flags(), opts.Flags)
 	if err != nil {
 		return nil, err
-	}
-	segment := h.Segments()[0] // trusted: exactly one, of type crypt
-	sectors, err := length(segment, dev)
-	if err != nil {
-		return nil, err
-	}
-	t := &Table{
-		Sectors: sectors, Cipher: segment.Encryption, KeySize: keySize, IVOffset: segment.IVTweak,
-		Device: dev.Number, Offset: segment.Offset / sectorSize, Flags: flags, SectorSize: segment.SectorSize,
 	}
 	if !opts.NoKeyring {
-		t.Key = fmt.Sprintf("cryptsetup:%s-d%d", uuid, dataDigest(h))
+		t.Key = fmt.Sprintf("cryptsetup:%s-d%d", h.UUID(), dataDigest(h))
 	}
 	return t, nil
+}
+
+// newTable says how data is mapped, with the key in the table.
+func newTable(data luks.Segment, keySize int, dev Device, persistent []string, asked []Flag) (*Table, error) {
+	flags, err := mergeFlags(persistent, asked)
+	if err != nil {
+		return nil, err
+	}
+	sectors, err := length(data, dev)
+	if err != nil {
+		return nil, err
+	}
+	return &Table{
+		Sectors: sectors, Cipher: data.Encryption, KeySize: keySize, IVOffset: data.IVTweak,
+		Device: dev.Number, Offset: data.Offset / sectorSize, Flags: flags, SectorSize: data.SectorSize,
+	}, nil
 }
 
 // trusted returns the refusals of the whole header as one error.

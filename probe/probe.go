@@ -68,12 +68,18 @@ type Report struct {
 // Empty reports whether the area is proven empty, so that formatting it
 // destroys nothing.
 func (r Report) Empty() bool {
+	_, found := r.Content()
+	return !found
+}
+
+// Content returns the first thing that was found and counts.
+func (r Report) Content() (f Finding, found bool) {
 	for _, f := range r.Findings {
 		if !r.Interrupted || f.Kind != KindMarker {
-			return false
+			return f, true
 		}
 	}
-	return true
+	return Finding{}, false
 }
 
 // Probe reads as much of the area as the proof of emptiness takes: some 16 MiB,

@@ -171,15 +171,9 @@ func proveEmpty(dev luks.Device, name string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	if report.Empty() {
+	found, any := report.Content()
+	if !any {
 		return nil
-	}
-	found := report.Findings[0]
-	for _, f := range report.Findings {
-		if f.Kind != probe.KindMarker || !report.Interrupted {
-			found = f
-			break
-		}
 	}
 	return &exitError{exitNotEmpty, fmt.Errorf("%s is not empty: %s; nothing was written (only an empty device is formatted)", name, found)}
 }

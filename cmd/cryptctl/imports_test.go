@@ -17,19 +17,25 @@ const module = "github.com/cryptctl/cryptctl"
 // package that is not here does not exist yet: decide what it may know first.
 func rooms() map[string][]string {
 	return map[string][]string{
-		"secret":        nil,
-		"probe/marker":  nil,
-		"probe":         {"probe/marker"},
-		"disk":          nil,
-		"luks/kdf":      {"secret"},
-		"luks":          {"luks/kdf", "probe/marker", "secret"},
-		"luks/lukstest": nil,
-		"meta":          {"secret"},
-		"keys":          {"luks", "luks/kdf", "secret"},
-		"keys/keystest": {"keys", "secret"},
-		"config":        {"secret"},
-		"mapping":       {"luks", "luks/kdf", "secret"},
-		"test/vm":       nil,
+		"secret":            nil,
+		"probe/marker":      nil,
+		"probe":             {"probe/marker"},
+		"disk":              nil,
+		"luks/kdf":          {"secret"},
+		"luks":              {"luks/kdf", "probe/marker", "secret"},
+		"luks/lukstest":     nil,
+		"luks1":             {"luks", "luks/kdf", "secret"},
+		"meta":              {"secret"},
+		"keys":              {"luks", "luks/kdf", "secret"},
+		"keys/keystest":     {"keys", "secret"},
+		"config":            {"secret"},
+		"provide":           {"config", "keys", "secret"},
+		"mapping":           {"luks", "luks/kdf", "luks1", "secret"},
+		"volume/volumetest": {"luks", "mapping", "volume"},
+		"volume":            {"disk", "keys", "luks", "mapping", "probe", "secret"},
+		"node":              {"config", "disk", "keys", "luks", "mapping", "meta", "provide", "secret", "volume"},
+		"examples/noded":    {"luks/kdf", "node", "volume"},
+		"test/vm":           nil,
 
 		"test/vm/machine": {"test/vm/wire"},
 		"test/vm/wire":    {"mapping"},
@@ -43,7 +49,7 @@ func rooms() map[string][]string {
 func foreign() []string {
 	return []string{
 		"google.golang.org/grpc", "google.golang.org/protobuf", "github.com/google/go-tpm", "github.com/spf13/cobra",
-		"github.com/spf13/pflag", "go.yaml.in/yaml", "gopkg.in/yaml", "github.com/siderolabs/",
+		"github.com/spf13/pflag", "go.yaml.in/yaml", "gopkg.in/yaml", "github.com/siderolabs/", "github.com/anatol/",
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -22,14 +23,16 @@ func inspectCommand() *cobra.Command {
 		Short: "Show a volume's header: where everything lies, and its slots",
 		Long: `Shows the header as a map, its keyslots and its tokens. It reads only, and needs
 no key: which slots are managed is what the header says of itself, and sync
-proves it.`,
+proves it. Of a LUKS1 volume it shows cipher, slots, and what of it is not used.`,
 		Args: args("DEVICE"),
 	}
 	t.flags(cmd)
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, a []string) error {
 		v, h, err := t.read(a[0], luks.ReadOnly)
-		if err != nil {
+		if errors.Is(err, luks.LUKS1) {
+			return t.inspectLUKS1(cmd, a[0], *asJSON)
+		} else if err != nil {
 			return err
 		}
 		defer v.Close()

@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -16,6 +14,7 @@ import (
 	"github.com/cryptctl/cryptctl/disk"
 	"github.com/cryptctl/cryptctl/keys"
 	"github.com/cryptctl/cryptctl/luks/kdf"
+	"github.com/cryptctl/cryptctl/provide"
 	"github.com/cryptctl/cryptctl/secret"
 )
 
@@ -98,61 +97,17 @@ func (k *keySource) load() (*wanted, error) {
 		}
 		w.free = func() { c.Wipe(); salt.Wipe() }
 	}
-	for _, entry := range enc.Keys {
-		key := k.provide(entry)
-		switch {
-		case entry.LockToState && salt == nil:
-			key.Provider = lacking("the key is locked to STATE: give STATE's encryption-salt.yaml with --state-salt")
-		case entry.LockToState:
-			key.Provider = keys.Salted{Provider: key.Provider, Salt: salt}
-		}
-		w.keys = append(w.keys, key)
-	}
+	w.keys = k.machine(salt).Keys(enc.Keys)
 	return w, nil
 }
 
-// provide turns one entry of the configuration into a key.
-func (k *keySource) provide(entry config.Key) keys.Key {
-	key := keys.Key{Slot: entry.Slot, Kind: entry.Kind()}
-	switch {
-	case entry.Static != nil:
-		key.Provider = keys.Static{Passphrase: entry.Static.Passphrase}
-	case entry.NodeID != nil:
-		uuid := k.nodeUUID
-		if uuid == "" {
-			uuid = firmwareUUID()
-		}
-		key.Provider = keys.NodeID{UUID: uuid, Strict: k.strict}
-	case entry.KMS != nil:
-		key.Provider, key.Tokens, key.Random = lacking("this build of cryptctl has no kms keys"), []string{"sideroKMS"}, true
-	case entry.TPM != nil:
-		key.Provider, key.Tokens, key.Random = lacking("this build of cryptctl has no tpm keys"), []string{"talos-tpm2"}, true
+// machine is what the keys depend on, as the flags say it.
+func (k *keySource) machine(salt *secret.Bytes) provide.Machine {
+	m := provide.Machine{UUID: k.nodeUUID, Strict: k.strict, Salt: salt, NoSalt: "give STATE's encryption-salt.yaml with --state-salt"}
+	if m.UUID == "" {
+		m.UUID = provide.FirmwareUUID()
 	}
-	return key
-}
-
-// lacking is the provider of a key that cannot be had, and says why.
-type lacking string
-
-func (l lacking) err() error { return fmt.Errorf("%w: %s", keys.ErrUnavailable, string(l)) }
-
-func (l lacking) Enroll(context.Context, keys.Request) (*secret.Bytes, json.RawMessage, error) {
-	return nil, nil, l.err()
-}
-
-func (l lacking) Recover(context.Context, keys.Request, json.RawMessage) (*secret.Bytes, error) {
-	return nil, l.err()
-}
-
-// firmwareUUID is the SMBIOS system UUID as the kernel gives it: lower case, in
-// the byte order of SMBIOS 2.6. Empty when it cannot be read, which only root
-// can.
-func firmwareUUID() string {
-	b, err := os.ReadFile("/sys/class/dmi/id/product_uuid")
-	if err != nil {
-		return ""
-	}
-	return strings.ToLower(strings.TrimSpace(string(b)))
+	return m
 }
 
 // readKey reads a passphrase from a file, or from stdin for "-". Every byte

@@ -21,19 +21,20 @@ const (
 	exitFailure  = 1
 	exitUsage    = 2
 	exitPending  = 3 // plan --exit-code: changes are pending
-	exitDamaged  = 3 // check: damaged but readable
-	exitRefused  = 4 // check: not a header that we use
-	exitNoKey    = 5 // open --test, key test: no key opens
+	exitDamaged  = 3 // check, meta list: damaged but readable
+	exitRefused  = 4 // check, meta list: not a header, or META, that we use
+	exitNoKey    = 5 // open, key test: no key opens
 	exitNotEmpty = 6 // format: the device is not empty
 )
 
 const exitCodes = `Exit codes:
-  0  done; check: sound
+  0  done; check and meta list: sound
   1  failed
   2  wrong usage
-  3  check: damaged but readable; plan --exit-code: changes are pending
-  4  check: refused
-  5  open --test and key test: no key opens
+  3  check and meta list: damaged but readable; plan --exit-code: changes are pending;
+     boot --once: no configuration yet
+  4  check: refused; meta list: unreadable
+  5  open and key test: no key opens
   6  format: the device is not empty`
 
 // exitError is an error that has an exit code of its own. Without a text there
@@ -108,8 +109,9 @@ old keys or the new ones.
 		return usageError("%w; see %s --help", err, c.CommandPath())
 	})
 	cmd.AddCommand(
-		inspectCommand(), checkCommand(), planCommand(), formatCommand(), syncCommand(), openCommand(),
-		keyCommand(), tokenCommand(), headerCommand(), eraseCommand(),
+		inspectCommand(), checkCommand(), planCommand(), formatCommand(), syncCommand(), openCommand(), closeCommand(),
+		keyCommand(), tokenCommand(), headerCommand(), eraseCommand(), metaCommand(),
+		bootCommand(), statusCommand(), applyCommand(), resetCommand(),
 		configCommand(), diskCommand(), versionCommand(),
 	)
 	return cmd

@@ -46,7 +46,7 @@ func TestScript(t *testing.T) {
 		RequireUniqueNames:  true,
 		ContinueOnError:     true,
 		Setup:               setup,
-		Cmds:                commands(),
+		Cmds:                commands(t),
 		Condition:           condition,
 	})
 }

@@ -188,7 +188,9 @@ func (b *bootFlags) options(cmd *cobra.Command) (opts node.Options, free func(),
 	opts = node.Options{
 		System: volumes.Linux{Disks: b.disks}, Root: b.root, UUID: b.uuid, TryTimeout: b.trialFor, Accept: b.accept,
 	}
-	opts.Keys.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+	if !b.once { // then the status says it all
+		opts.Keys.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+	}
 	switch b.cost {
 	case "":
 	case "light":

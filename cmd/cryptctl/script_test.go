@@ -15,10 +15,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/cryptctl/cryptctl/disk"
+	"github.com/cryptctl/cryptctl/mapping"
 	"github.com/cryptctl/cryptctl/probe/marker"
 )
 
@@ -43,10 +45,15 @@ func setup(e *testscript.Env) error {
 	return nil
 }
 
-// condition adds [loop]: loop devices can be made.
+// condition adds [loop], loop devices can be made, and [dm], the kernel has a
+// device-mapper or will not say: what opens volumes is tested in test/vm.
 func condition(cond string) (bool, error) {
-	if cond == "loop" {
+	switch cond {
+	case "loop":
 		return os.Getuid() == 0 && exec.Command("losetup", "--find").Run() == nil, nil
+	case "dm":
+		_, err := mapping.Status("none")
+		return !errors.Is(err, mapping.ErrNoDeviceMapper), nil
 	}
 	return false, fmt.Errorf("unknown condition %s", cond)
 }
@@ -67,10 +74,12 @@ func condition(cond string) (bool, error) {
 //	hash FILE...                 remember what is in the files
 //	same FILE...                 they hold what they held then
 //	mode FILE OCTAL              the file has these permissions
-func commands() map[string]func(*testscript.TestScript, bool, []string) {
+//	fakenode VAR                 start a node daemon on an imitated machine; its socket is $VAR
+func commands(t *testing.T) map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
 		"runs": runs, "json": jsonHas, "key": keyFile, "image": image, "random": random, "poke": poke,
 		"mutate": mutateCommand, "note": note, "relabel": relabel, "loop": loop, "hold": hold, "hash": hash, "same": same, "mode": mode,
+		"fakenode": fakeNode(t),
 	}
 }
 

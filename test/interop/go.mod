@@ -18,6 +18,7 @@ require (
 	github.com/siderolabs/gen v0.8.6 // indirect
 	github.com/siderolabs/go-cmd v0.2.0 // indirect
 	golang.org/x/crypto v0.58.0 // indirect
+	lukechampine.com/adiantum v1.1.1 // indirect
 )
 
 replace github.com/cryptctl/cryptctl => ../..

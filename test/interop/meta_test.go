@@ -32,7 +32,7 @@ func (p partition) Sync() error                              { return nil }
 func (p partition) Size() int64                              { return int64(len(p)) }
 
 // metaSets is how many sets of tags are tried in each direction.
-const metaSets = 2_000
+const metaSets = 10_000
 
 // tagSet draws what META may hold: mostly the tags and sizes of Talos, now and
 // then every tag, or as much as fits.

@@ -5,10 +5,12 @@ package vm_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,6 +25,8 @@ import (
 var image struct {
 	kernel    machine.Kernel
 	initramfs string
+	// noded makes the initramfs of machines whose process 1 is a node daemon.
+	noded func() (initramfs string, err error)
 }
 
 // TestMain builds the image. Disks are in memory where there is room: file
@@ -53,15 +57,10 @@ func makeImage(dir string) (err error) {
 		return err
 	}
 	guest, cryptctl := filepath.Join(dir, "guest"), filepath.Join(dir, "cryptctl")
-	for to, pkg := range map[string]string{guest: "./guest", cryptctl: "../../cmd/cryptctl"} {
-		cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", to, pkg)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, out)
-		}
+	if err := errors.Join(build(guest, "./guest"), build(cryptctl, "../../cmd/cryptctl")); err != nil {
+		return err
 	}
-	image.initramfs = filepath.Join(dir, "initramfs")
-	return machine.Initramfs{
+	i := machine.Initramfs{
 		Init: guest,
 		Files: map[string]string{
 			"/bin/cryptctl":    cryptctl,
@@ -69,15 +68,36 @@ func makeImage(dir string) (err error) {
 		},
 		Programs: []string{
 			"cryptsetup", "dmsetup", "mkfs.ext4", "mkfs.xfs", "mkswap", "swapon", "swapoff", "insmod", "rmmod", "unshare", "sleep",
+			"resize2fs", "xfs_growfs",
 			"sh", "ls", "cat", "dmesg", "mount", "umount", // for people, in the shell
 		},
 		Modules: []string{
 			"virtio_pci", "virtio_blk", "virtio_console",
 			"dm-crypt", "ecb", "xts", "aesni-intel", // no modprobe in there: ciphers load beforehand
 			"adiantum", "nhpoly1305", "chacha_generic",
+			"algif_skcipher", // by which cryptsetup encrypts keyslot areas in ciphers that it has not itself
 			"xfs",
 		},
-	}.WriteFile(image.initramfs, image.kernel)
+	}
+	image.noded = sync.OnceValues(func() (string, error) {
+		noded, path := filepath.Join(dir, "noded"), filepath.Join(dir, "initramfs-noded")
+		i := i
+		i.Init, i.Files = noded, maps.Clone(i.Files)
+		i.Files["/bin/guest"] = guest
+		return path, errors.Join(build(noded, "../../examples/noded"), i.WriteFile(path, image.kernel))
+	})
+	image.initramfs = filepath.Join(dir, "initramfs")
+	return i.WriteFile(image.initramfs, image.kernel)
+}
+
+// build makes a static program.
+func build(to, pkg string) error {
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", to, pkg)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, out)
+	}
+	return nil
 }
 
 // guest is a running machine.
@@ -86,7 +106,9 @@ type guest struct{ *machine.Machine }
 // boot starts a machine with these disks and waits for the guest program.
 func boot(t *testing.T, config machine.Config) *guest {
 	t.Helper()
-	config.Kernel, config.Initramfs = image.kernel, image.initramfs
+	if config.Kernel = image.kernel; config.Initramfs == "" {
+		config.Initramfs = image.initramfs
+	}
 	g := &guest{machine.Start(t, config)}
 	t.Logf("booted in %s", g.Ready())
 	return g

@@ -46,7 +46,7 @@ func (m *Machine) writeScript() (string, error) {
 	}
 	config.Disks = nil
 	for i, d := range m.config.Disks {
-		kept := *d
+		kept := Disk{ReadOnly: d.ReadOnly}
 		kept.Path = filepath.Join(dir, fmt.Sprintf("disk%d", i))
 		if err := copyFile(kept.Path, d.Path); err != nil {
 			return "", err

@@ -45,6 +45,9 @@ func (c Config) hardware(tpm, extra string) []string {
 type Disk struct {
 	Path     string
 	ReadOnly bool
+
+	recording *Recording // see [Record]
+	socket    string     // of the server, in a machine that runs
 }
 
 // NewDisk makes a blank disk, which goes with the test.
@@ -62,6 +65,9 @@ func NewDisk(t testing.TB, size int64) *Disk {
 
 func (d *Disk) args(i int) []string {
 	drive := fmt.Sprintf("file=%s,format=raw,if=none,id=disk%d,cache=writeback,discard=unmap", d.Path, i)
+	if d.socket != "" {
+		drive = fmt.Sprintf("driver=nbd,server.type=unix,server.path=%s,if=none,id=disk%d,cache=writeback,discard=unmap", d.socket, i)
+	}
 	if d.ReadOnly {
 		drive += ",readonly=on"
 	}

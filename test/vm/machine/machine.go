@@ -9,17 +9,20 @@
 //
 // Disks are raw files with cache=writeback: what the guest writes is in the
 // host's page cache at once and on its disk after a flush, so a killed QEMU
-// leaves what was flushed, and mostly what was written. Writes that a real disk
-// would lose from its cache are the subject of package lukstest, not of this one.
+// leaves what was flushed, and mostly what was written. A disk that records
+// ([Record]) can also be cut at a chosen write, and lose what was not flushed.
 package machine
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -106,7 +109,11 @@ func (m *Machine) launch() error {
 	if err != nil {
 		return err
 	}
-	args := append(m.config.hardware(tpm, ""),
+	config, served, err := m.serveDisks()
+	if err != nil {
+		return err
+	}
+	args := append(config.hardware(tpm, ""),
 		"-chardev", "stdio,id=console,signal=off",
 		"-chardev", "socket,id=agent,fd=3",
 		"-chardev", "socket,id=qmp,fd=4", "-mon", "chardev=qmp,mode=control",
@@ -127,11 +134,34 @@ func (m *Machine) launch() error {
 	go func() {
 		m.cmd.Wait()
 		limit.Stop()
+		for _, settle := range served {
+			settle() // what QEMU had sent is on the disk now, or never will be
+		}
 		m.off(errOff)
 		close(m.stopped)
 	}()
 	_, err = m.qmp.do(m.ctx, "qmp_capabilities", struct{}{})
 	return err
+}
+
+// serveDisks starts the servers of the disks that record, and returns the machine
+// with their sockets.
+func (m *Machine) serveDisks() (config Config, served []func(), err error) {
+	config = m.config
+	config.Disks = slices.Clone(m.config.Disks)
+	for i, d := range m.config.Disks {
+		if d.recording == nil {
+			continue
+		}
+		disk := *d
+		disk.socket = filepath.Join(m.dir, fmt.Sprintf("disk%d", i))
+		settle, err := d.recording.serve(disk.socket, func() { m.cmd.Process.Kill() })
+		if err != nil {
+			return config, nil, err
+		}
+		config.Disks[i], served = &disk, append(served, settle)
+	}
+	return config, served, nil
 }
 
 // socketPair returns a connection and the file of its other end, for QEMU.

@@ -1,0 +1,363 @@
+//go:build vm
+
+package vm_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cryptctl/cryptctl/disk"
+	"github.com/cryptctl/cryptctl/luks"
+	"github.com/cryptctl/cryptctl/meta"
+	"github.com/cryptctl/cryptctl/node"
+	"github.com/cryptctl/cryptctl/secret"
+	"github.com/cryptctl/cryptctl/test/vm/machine"
+	"github.com/cryptctl/cryptctl/test/vm/wire"
+)
+
+// nodeUUID is what the firmware of all nodes says.
+const nodeUUID = "6f7a8b9c-0d1e-4f2a-8b3c-4d5e6f7a8b9c"
+
+// nodeDisk is the disk of a node, as the host sees it.
+type nodeDisk struct {
+	*machine.Disk
+	table *disk.Table
+}
+
+// newNodeDisk makes a disk with META, STATE, EPHEMERAL and user volumes, all
+// blank. A LUKS header takes 16 MiB of each.
+func newNodeDisk(t *testing.T, users ...string) *nodeDisk {
+	t.Helper()
+	specs := []disk.Spec{{Label: "META", Size: meta.Size}, {Label: "STATE", Size: 24 << 20}, {Label: "EPHEMERAL", Size: 32 << 20}}
+	for _, name := range users {
+		specs = append(specs, disk.Spec{Label: "u-" + name, Size: 24 << 20})
+	}
+	size := int64(2 << 20)
+	for _, s := range specs {
+		size += s.Size
+	}
+	path := filepath.Join(t.TempDir(), "disk")
+	table, err := disk.Create(path, size, specs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &nodeDisk{&machine.Disk{Path: path}, table}
+}
+
+// copy returns a copy of the disk.
+func (d *nodeDisk) copy(t *testing.T) *nodeDisk {
+	t.Helper()
+	content, err := os.ReadFile(d.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return &nodeDisk{&machine.Disk{Path: path}, d.table}
+}
+
+func (d *nodeDisk) part(t *testing.T, label string) disk.Partition {
+	t.Helper()
+	p, err := d.table.Find(label)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// with opens a partition while no machine has it.
+func (d *nodeDisk) with(t *testing.T, label string, use func(luks.Device) error) {
+	t.Helper()
+	p := d.part(t, label)
+	f, err := luks.OpenFile(d.Path, luks.ReadWrite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	section, err := luks.Section(f, p.Offset, p.Size)
+	if err == nil {
+		err = use(section)
+	}
+	if err != nil {
+		t.Fatalf("%s of %s: %v", label, d.Path, err)
+	}
+}
+
+// tag returns a value of META.
+func (d *nodeDisk) tag(t *testing.T, tag meta.Tag) (value string) {
+	t.Helper()
+	d.with(t, "META", func(dev luks.Device) error {
+		m, err := meta.Read(dev)
+		if err != nil {
+			return err
+		}
+		v, _ := m.Get(tag)
+		value = string(v)
+		return nil
+	})
+	return value
+}
+
+// setTags changes META behind the node's back; an empty value deletes.
+func (d *nodeDisk) setTags(t *testing.T, values map[meta.Tag]string) {
+	t.Helper()
+	d.with(t, "META", func(dev luks.Device) error {
+		m, err := meta.Read(dev)
+		if err != nil {
+			return err
+		}
+		for tag, value := range values {
+			if value == "" {
+				m.Delete(tag)
+				continue
+			}
+			if err := m.Set(tag, []byte(value)); err != nil {
+				return err
+			}
+		}
+		return m.Commit()
+	})
+}
+
+// openWith fails unless a volume has exactly these keys, each in its slot, and
+// none of the former ones opens it.
+func (d *nodeDisk) openWith(t *testing.T, label string, want keySet, former ...string) {
+	t.Helper()
+	d.with(t, label, func(dev luks.Device) error {
+		h, err := luks.Read(dev)
+		if err != nil {
+			return err
+		}
+		if len(h.Keyslots()) != len(want) {
+			t.Errorf("%s has %d slots, and %d keys are configured", label, len(h.Keyslots()), len(want))
+		}
+		for slot, word := range want {
+			if word == byNodeID {
+				word = nodeUUID + label
+			}
+			if got, err := slotOf(h, word); err != nil || got != slot {
+				t.Errorf("%s: the key of slot %d opens slot %d (%v)", label, slot, got, err)
+			}
+		}
+		for i, word := range former {
+			if _, err := slotOf(h, word); !errors.Is(err, luks.ErrWrongPassphrase) {
+				t.Errorf("%s: former key %d is not refused: %v", label, i, err)
+			}
+		}
+		return nil
+	})
+}
+
+// slotOf returns the slot that a passphrase opens.
+func slotOf(h *luks.Header, word string) (int, error) {
+	pass := secret.Copy([]byte(word))
+	defer pass.Wipe()
+	key, err := h.Unlock(context.Background(), pass, luks.UnlockOptions{})
+	if err != nil {
+		return -1, err
+	}
+	defer key.Wipe()
+	return key.Slot(), nil
+}
+
+// sum is a hash of the disk, or of partitions of it.
+func (d *nodeDisk) sum(t *testing.T, labels ...string) string {
+	t.Helper()
+	f, err := os.Open(d.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var parts []io.Reader
+	for _, label := range labels {
+		p := d.part(t, label)
+		parts = append(parts, io.NewSectionReader(f, p.Offset, p.Size))
+	}
+	if labels == nil {
+		parts = []io.Reader{f}
+	}
+	h := sha256.New()
+	if _, err := io.Copy(h, io.MultiReader(parts...)); err != nil {
+		t.Fatal(err)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// keySet is the keys of a volume by slot: passphrases, or byNodeID.
+type keySet map[int]string
+
+const byNodeID = "\x00nodeID"
+
+func (k keySet) yaml(indent string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%sprovider: luks2\n%skeys:\n", indent, indent)
+	for _, slot := range slices.Sorted(maps.Keys(k)) {
+		how := "nodeID: {}"
+		if k[slot] != byNodeID {
+			how = fmt.Sprintf("static: {passphrase: %q}", k[slot])
+		}
+		fmt.Fprintf(&b, "%s- {slot: %d, %s}\n", indent, slot, how)
+	}
+	return b.String()
+}
+
+// machineConfig is a machine configuration; volumes without keys are plain.
+type machineConfig struct {
+	state, ephemeral keySet
+	users            map[string]keySet
+}
+
+func (c machineConfig) String() string {
+	var b strings.Builder
+	b.WriteString("version: v1alpha1\nmachine:\n  type: worker\n")
+	if len(c.state)+len(c.ephemeral) > 0 {
+		b.WriteString("  systemDiskEncryption:\n")
+	}
+	if len(c.state) > 0 {
+		b.WriteString("    state:\n" + c.state.yaml("      "))
+	}
+	if len(c.ephemeral) > 0 {
+		b.WriteString("    ephemeral:\n" + c.ephemeral.yaml("      "))
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.users)) {
+		fmt.Fprintf(&b, "---\napiVersion: v1alpha1\nkind: UserVolumeConfig\nname: %s\n", name)
+		if keys := c.users[name]; len(keys) > 0 {
+			b.WriteString("encryption:\n" + keys.yaml("  "))
+		}
+	}
+	return b.String()
+}
+
+// nodeGuest is a machine whose process 1 is a node daemon.
+type nodeGuest struct{ *guest }
+
+// nodeConfig is a node with a disk.
+func nodeConfig(t *testing.T, d *machine.Disk) machine.Config {
+	t.Helper()
+	initramfs, err := image.noded()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return machine.Config{
+		Initramfs: initramfs, Disks: []*machine.Disk{d}, Args: []string{"-uuid", nodeUUID},
+		Append: []string{"noded.run=/bin/guest", "noded.cost=light", "noded.try=5s"},
+	}
+}
+
+// bootNode boots a node and waits for the end of its boot, which must be in that
+// phase.
+func bootNode(t *testing.T, d *machine.Disk, phase node.Phase) nodeGuest {
+	t.Helper()
+	g := nodeGuest{boot(t, nodeConfig(t, d))}
+	got := g.Expect(`noded: (running|maintenance|failed): (.*)\n`)
+	if got[1] != string(phase) {
+		t.Fatalf("the node is %s (%s) and not %s", got[1], got[2], phase)
+	}
+	t.Logf("node: %s: %s", got[1], got[2])
+	return g
+}
+
+// status returns the node's status once nothing is under way.
+func (g nodeGuest) status(t *testing.T) (s node.Status) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		s = node.Status{}
+		decode(t, g.run(t, "cryptctl", "status", "--json"), &s)
+		waiting := slices.ContainsFunc(s.Volumes, func(v node.VolumeStatus) bool {
+			return v.Phase == node.VolumeOpen && v.Encrypted && len(v.Slots)+len(v.Errors) == 0
+		})
+		if s.Phase != node.Booting && (!waiting || s.Phase != node.Running) {
+			return s
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the node does not come to rest: %+v", s)
+		}
+	}
+}
+
+func decode(t *testing.T, text string, into any) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(text), into); err != nil {
+		t.Fatalf("%v in what should be JSON: %s", err, text)
+	}
+}
+
+// volumeOf returns what a status says of a volume.
+func volumeOf(t *testing.T, s node.Status, name string) node.VolumeStatus {
+	t.Helper()
+	at := slices.IndexFunc(s.Volumes, func(v node.VolumeStatus) bool { return v.Name == name })
+	if at < 0 {
+		t.Fatalf("nothing is said of %s: %+v", name, s)
+	}
+	return s.Volumes[at]
+}
+
+// open fails unless the volumes are open, without errors, and formatted in this
+// boot or not.
+func (g nodeGuest) open(t *testing.T, formatted bool, names ...string) node.Status {
+	t.Helper()
+	s := g.status(t)
+	for _, name := range names {
+		v := volumeOf(t, s, name)
+		if v.Phase != node.VolumeOpen || v.Formatted != formatted || len(v.Errors)+len(v.Pending) > 0 {
+			t.Fatalf("%s is not as it should be (open, formatted %v): %+v", name, formatted, v)
+		}
+	}
+	return s
+}
+
+// configure applies a configuration.
+func (g nodeGuest) configure(t *testing.T, c machineConfig, mode node.Mode) (a node.Applied) {
+	t.Helper()
+	g.do(t, "write", wire.File{Path: "/tmp/machine.yaml", Content: []byte(c.String())}, nil)
+	decode(t, g.run(t, "cryptctl", "apply", "-f", "/tmp/machine.yaml", "--mode", string(mode), "--json"), &a)
+	return a
+}
+
+// reset wipes volumes and reboots, which ends the machine.
+func (g nodeGuest) reset(t *testing.T, labels string) {
+	t.Helper()
+	ran, err := g.Run("", "cryptctl", "reset", "--system-labels-to-wipe", labels, "--reboot", "--yes")
+	if err == nil && ran.Code != 0 {
+		t.Fatalf("reset %s: exit %d\n%s%s", labels, ran.Code, ran.Out, ran.Err)
+	}
+	if reason := g.Off(); reason != "guest-reset" {
+		t.Fatalf("the machine did not reboot: %q", reason)
+	}
+}
+
+// put writes a file, and kept fails unless it is there as put has written it.
+func (g *guest) put(t *testing.T, path string) {
+	t.Helper()
+	g.do(t, "write", wire.File{Path: path, Content: content(path)}, nil)
+}
+
+func (g *guest) kept(t *testing.T, path string) {
+	t.Helper()
+	var f wire.File
+	if err := g.Call("read", wire.File{Path: path}, &f); err != nil {
+		t.Errorf("what was written is gone: %v", err)
+	} else if string(f.Content) != string(content(path)) {
+		t.Errorf("%s has %d bytes, and not what was written", path, len(f.Content))
+	}
+}
+
+// content is what put writes, more than a block of it.
+func content(path string) []byte {
+	name := filepath.Base(path)
+	return []byte(strings.Repeat(name+" ", 5000))
+}
