@@ -55,12 +55,11 @@ func (n *Node) Apply(ctx context.Context, text []byte, mode Mode) (*Applied, err
 	if !slices.Contains([]Mode{Auto, NoReboot, Staged, Try}, mode) {
 		return nil, fmt.Errorf("mode %q: must be auto, no-reboot, staged or try", mode)
 	}
-	m, err := parseMachine("the configuration", text)
+	defer n.begin()()
+	m, err := n.read("the configuration", text)
 	if err != nil {
 		return nil, err
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	a := &Applied{Mode: mode}
 	phase := n.Status().Phase
 	switch {
@@ -129,7 +128,7 @@ func (n *Node) stage(m *machine) error {
 // store makes a configuration the one of the next boot.
 func (n *Node) store(m *machine) error {
 	f := n.files()
-	stored, err := f.config()
+	stored, err := f.config(n.read)
 	if err != nil {
 		n.notice("the stored machine configuration cannot be read: %v", err)
 	}
@@ -165,7 +164,7 @@ func (n *Node) activate(ctx context.Context, m *machine, trial bool) error {
 	}
 	errs = append(errs, err)
 	errs = append(errs, n.needSalt(m))
-	former := append(n.files().former(), before)
+	former := append(n.files().former(n.read), before)
 	for _, name := range mountOrder(n.volumes, false) {
 		v, e := n.volumes[name], m.encryption(name)
 		if e == nil || v.Spec.Encryption == nil {
@@ -208,8 +207,7 @@ func (n *Node) try(ctx context.Context, m *machine) error {
 	n.setTrial(true)
 	err := n.activate(ctx, m, true)
 	t.timer = time.AfterFunc(n.opts.TryTimeout, func() {
-		n.mu.Lock()
-		defer n.mu.Unlock()
+		defer n.begin()()
 		if n.trial != t {
 			return // another Apply came first
 		}

@@ -16,8 +16,7 @@ import (
 // it has no configuration yet. Its error says why STATE did not open; what is
 // wrong with other volumes is in the status. It may be called again.
 func (n *Node) Boot(ctx context.Context) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	defer n.begin()()
 	err := n.boot(ctx)
 	if err != nil {
 		n.phase(Failed, err.Error())
@@ -53,7 +52,7 @@ func (n *Node) boot(ctx context.Context) error {
 	if err := n.strikeOut(notes); err != nil {
 		return err
 	}
-	stored, err := n.files().config()
+	stored, err := n.files().config(n.read)
 	switch {
 	case err != nil:
 		return fmt.Errorf("the stored machine configuration: %w", err)
@@ -84,9 +83,9 @@ func (n *Node) noState(ctx context.Context, err error) error {
 // follow does what the configuration in force says.
 func (n *Node) follow(ctx context.Context, m *machine) error {
 	n.config = m
-	n.syncState(ctx)
 	n.openOthers(ctx, m)
 	n.phase(Running, "")
+	n.syncState(ctx) // now: a key server that does not answer keeps no volume waiting
 	n.syncOthers(ctx)
 	return n.settle()
 }
@@ -122,7 +121,7 @@ func (n *Node) openOthers(ctx context.Context, m *machine) {
 	if err := n.needSalt(m); err != nil {
 		n.notice("the salt of keys that are locked to STATE: %v", err)
 	}
-	former := n.files().former()
+	former := n.files().former(n.read)
 	opened := map[string]*volume.Volume{}
 	var mu sync.Mutex
 	var wg sync.WaitGroup

@@ -61,8 +61,11 @@ func (f files) write(name string, data []byte) error {
 	return luks.SyncDir(dir)
 }
 
+// reader parses a configuration; see [Node.read].
+type reader func(name string, text []byte) (*machine, error)
+
 // config returns the stored configuration, nil when there is none.
-func (f files) config() (*machine, error) {
+func (f files) config(read reader) (*machine, error) {
 	text, err := os.ReadFile(filepath.Join(f.dir, configFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -70,21 +73,23 @@ func (f files) config() (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parseMachine(filepath.Join(f.dir, configFile), text)
+	defer clear(text)
+	return read(filepath.Join(f.dir, configFile), text)
 }
 
 // former returns the configurations whose keys headers may still have. One that
 // cannot be read is passed over.
-func (f files) former() (all []*machine) {
+func (f files) former(read reader) (all []*machine) {
 	paths, _ := filepath.Glob(filepath.Join(f.dir, formerDir, "*.yaml"))
 	for _, path := range paths {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			continue
 		}
-		if m, err := parseMachine(path, text); err == nil {
+		if m, err := read(path, text); err == nil {
 			all = append(all, m)
 		}
+		clear(text)
 	}
 	return all
 }

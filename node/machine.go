@@ -28,6 +28,13 @@ func parseMachine(name string, text []byte) (*machine, error) {
 	return &machine{bytes.Clone(text), c}, nil
 }
 
+// wipe wipes the passphrases. It may be called again.
+func (m *machine) wipe() {
+	clear(m.text)
+	m.text = nil
+	m.Config.Wipe()
+}
+
 // encryption returns how a volume is to be encrypted; nil is plain.
 func (m *machine) encryption(name string) *config.Encryption {
 	for i := range m.Volumes {

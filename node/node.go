@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -69,6 +70,10 @@ type Node struct {
 	salt    *secret.Bytes
 	trial   *trial
 
+	// used are configurations that were read; the flow's end wipes those that are
+	// not in force.
+	used []*machine
+
 	view view
 	cut  func(step string) error // of tests: cuts the power before a write
 }
@@ -99,8 +104,7 @@ func New(opts Options) *Node {
 
 // Close takes back what is on trial, unmounts and closes all volumes.
 func (n *Node) Close(ctx context.Context) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	defer n.begin()()
 	var errs []error
 	errs = append(errs, n.revert(ctx))
 	for _, name := range mountOrder(n.volumes, true) {
@@ -131,6 +135,30 @@ func (n *Node) closeVolume(name string) error {
 		n.salt = nil
 	}
 	return nil
+}
+
+// begin starts a flow; what it returns ends it.
+func (n *Node) begin() (end func()) {
+	n.mu.Lock()
+	return func() {
+		for _, m := range n.used {
+			if m != n.config && (n.trial == nil || m != n.trial.before) {
+				m.wipe()
+			}
+		}
+		n.used = slices.DeleteFunc(n.used, func(m *machine) bool { return m.text == nil })
+		n.mu.Unlock()
+	}
+}
+
+// read reads a configuration, whose secrets live until a flow ends that does not
+// leave it in force.
+func (n *Node) read(name string, text []byte) (*machine, error) {
+	m, err := parseMachine(name, text)
+	if err == nil {
+		n.used = append(n.used, m)
+	}
+	return m, err
 }
 
 func (n *Node) opener() *volume.Opener {

@@ -46,6 +46,13 @@ func (n *Node) readNotes() (*notes, error) {
 		out, err = parseNotes(m)
 		return err
 	})
+	if out != nil {
+		sets := &config.Config{}
+		for _, e := range out.sets() {
+			sets.Volumes = append(sets.Volumes, *e)
+		}
+		n.used = append(n.used, &machine{text: []byte{}, Config: sets})
+	}
 	return out, err
 }
 

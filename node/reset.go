@@ -13,8 +13,7 @@ import (
 // EPHEMERAL, or one that the configuration declares. A volume in use is wiped
 // on the next boot; the error then wraps a mapping.BusyError.
 func (n *Node) Reset(ctx context.Context, labels []string) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	defer n.begin()()
 	if len(labels) == 0 {
 		return errors.New("no labels: say which volumes are to be wiped")
 	}

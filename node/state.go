@@ -61,7 +61,7 @@ func (n *Node) given() *machine {
 	if n.opts.Config == nil {
 		return nil
 	}
-	m, err := parseMachine("the configuration given", n.opts.Config)
+	m, err := n.read("the configuration given", n.opts.Config)
 	if err != nil {
 		return nil // install reports it
 	}
@@ -79,7 +79,7 @@ func (n *Node) known(notes *notes) *volume.Identity {
 // install brings a configuration to a node that has none: STATE is made as it
 // says, when it is empty, and the rest follows.
 func (n *Node) install(ctx context.Context, text []byte) error {
-	m, err := parseMachine("the configuration given", text)
+	m, err := n.read("the configuration given", text)
 	if err != nil {
 		return err
 	}

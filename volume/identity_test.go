@@ -19,10 +19,10 @@ func TestStrangers(t *testing.T) {
 		layout luks.FormatOptions
 		reason string
 	}{
-		{"another UUID", luks.FormatOptions{Label: "mine"}, "UUID"},
-		{"another label", luks.FormatOptions{UUID: uuid, Label: "yours"}, "label"},
-		{"no label", luks.FormatOptions{UUID: uuid}, "label"},
-		{"another volume key", luks.FormatOptions{UUID: uuid, Label: "mine"}, "volume key"},
+		{"another UUID", luks.FormatOptions{Label: "mine"}, "its UUID is \""},
+		{"another label", luks.FormatOptions{UUID: uuid, Label: "yours"}, "its label is \"yours\""},
+		{"no label", luks.FormatOptions{UUID: uuid}, "its label is \"\""},
+		{"another volume key", luks.FormatOptions{UUID: uuid, Label: "mine"}, "its volume key is another"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -38,7 +38,7 @@ func TestStrangers(t *testing.T) {
 			luksImage(t, other, test.layout, "one")
 			s = s.Reboot()
 			if err := refused(t, s, other, raw, volume.ErrStranger); !strings.Contains(err.Error(), test.reason) {
-				t.Errorf("error %v, want one about the %s", err, test.reason)
+				t.Errorf("error %v, want one with %q", err, test.reason)
 			}
 			wantCalls(t, s, nil)
 		})

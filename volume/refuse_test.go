@@ -81,7 +81,10 @@ func TestRefused(t *testing.T) {
 			test.put(t, s, device)
 			reason := test.reason
 			for _, spec := range test.specs {
-				refused(t, s, device, spec, reason)
+				for _, may := range []bool{true, false} { // what is there counts, not what may be done
+					spec.MayFormat = may
+					refused(t, s, device, spec, reason)
+				}
 				reason = volume.ErrContent
 			}
 		})

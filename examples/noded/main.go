@@ -22,6 +22,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -61,7 +62,8 @@ func run() error {
 			return err
 		}
 	}
-	n, err := newNode(words)
+	how, reboot := unix.LINUX_REBOOT_CMD_POWER_OFF, make(chan struct{}, 1)
+	n, err := newNode(words, func() { reboot <- struct{}{} })
 	if err != nil {
 		return err
 	}
@@ -76,19 +78,29 @@ func run() error {
 	}()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	if err := n.BootUntilUp(ctx, node.DefaultBackoff); err != nil {
+	var derivations atomic.Int64
+	counted := kdf.WithTrace(ctx, kdf.Trace{Start: func(kdf.Cost) { derivations.Add(1) }})
+	if err := n.BootUntilUp(counted, node.DefaultBackoff); err != nil {
 		fmt.Println("noded: stays up for status, apply and reset:", err)
 	}
-	<-ctx.Done()
-	return n.Close(context.Background())
+	fmt.Printf("noded: the boot took %d key derivations\n", derivations.Load())
+	select {
+	case <-ctx.Done():
+	case <-reboot:
+		how = unix.LINUX_REBOOT_CMD_RESTART
+	}
+	if err := n.Close(context.Background()); err != nil {
+		fmt.Println("noded:", err) // file systems that are in use survive it
+	}
+	return powerOff(how)
 }
 
 // newNode makes the node that the command line describes.
-func newNode(words map[string]string) (*node.Node, error) {
+func newNode(words map[string]string, reboot func()) (*node.Node, error) {
 	opts := node.Options{
 		System: volume.Linux{},
 		Root:   words["noded.root"],
-		Reboot: func() { powerOff(unix.LINUX_REBOOT_CMD_RESTART) },
+		Reboot: reboot,
 		Phase: func(p node.Phase, reason string) {
 			fmt.Printf("noded: %s: %s\n", p, strings.ReplaceAll(reason, "\n", "; "))
 		},
@@ -174,10 +186,7 @@ func guard() error {
 }
 
 // powerOff writes what is cached and ends the machine.
-func powerOff(how int) {
+func powerOff(how int) error {
 	unix.Sync()
-	if err := unix.Reboot(how); err != nil {
-		fmt.Fprintln(os.Stderr, "noded:", err)
-	}
-	select {}
+	return unix.Reboot(how)
 }

@@ -25,53 +25,49 @@ func TestMigration(t *testing.T) {
 		g.put(t, path)
 	}
 
-	t.Run("EPHEMERAL", func(t *testing.T) {
-		for _, to := range []machineConfig{encrypted, plain} {
-			refused := g.refuses(t, to)
-			if !strings.Contains(refused, "staged") || !strings.Contains(refused, "reset") {
-				t.Errorf("the refusal does not say how to go on: %s", refused)
-			}
-			g.configure(t, to, node.Staged)
-			g.reset(t, "EPHEMERAL")
-			g = bootNode(t, d.Disk, node.Running)
-			s := g.open(t, true, "EPHEMERAL")
-			g.open(t, false, "STATE", "u-data")
-			if v := volumeOf(t, s, "EPHEMERAL"); v.Encrypted != (to.ephemeral != nil) {
-				t.Errorf("EPHEMERAL after the migration: %+v", v)
-			}
-			if g.exists(t, inVar) {
-				t.Error("a wiped volume has its data")
-			}
-			for _, path := range []string{data, inState} {
-				g.kept(t, path)
-			}
-			g.put(t, inVar)
+	for _, to := range []machineConfig{encrypted, plain} {
+		refused := g.refuses(t, to)
+		if !strings.Contains(refused, "staged") || !strings.Contains(refused, "reset") {
+			t.Errorf("the refusal does not say how to go on: %s", refused)
 		}
-	})
-	t.Run("STATE", func(t *testing.T) {
-		open := plain
-		open.state = nil
-		for _, to := range []machineConfig{open, plain} {
-			g.reset(t, "STATE")
-			g = bootNode(t, d.Disk, node.Maintenance)
-			g.configure(t, to, node.Auto)
-			s := g.open(t, true, "STATE")
-			g.open(t, false, "EPHEMERAL", "u-data")
-			if v := volumeOf(t, s, "STATE"); v.Encrypted != (to.state != nil) {
-				t.Errorf("STATE after the migration: %+v", v)
-			}
-			if g.exists(t, inState) {
-				t.Error("a wiped volume has its data")
-			}
-			for _, path := range []string{data, inVar} {
-				g.kept(t, path)
-			}
+		g.configure(t, to, node.Staged)
+		g.reset(t, "EPHEMERAL")
+		g = bootNode(t, d.Disk, node.Running)
+		g.migrated(t, "EPHEMERAL", to.ephemeral != nil, inVar, "STATE", "u-data")
+		for _, path := range []string{data, inState} {
+			g.kept(t, path)
 		}
-	})
+		g.put(t, inVar)
+	}
+
+	open := plain
+	open.state = nil
+	for _, to := range []machineConfig{open, plain} {
+		g.reset(t, "STATE")
+		g = bootNode(t, d.Disk, node.Maintenance)
+		g.configure(t, to, node.Auto)
+		g.migrated(t, "STATE", to.state != nil, inState, "EPHEMERAL", "u-data")
+		for _, path := range []string{data, inVar} {
+			g.kept(t, path)
+		}
+	}
 	g.PowerOff()
 	g = bootNode(t, d.Disk, node.Running)
 	g.open(t, false, "STATE", "EPHEMERAL", "u-data")
 	g.PowerOff()
+}
+
+// migrated fails unless a volume was made anew, encrypted or not, without the file
+// that was in it, and the others were not.
+func (g nodeGuest) migrated(t *testing.T, label string, encrypted bool, file string, others ...string) {
+	t.Helper()
+	if v := volumeOf(t, g.open(t, true, label), label); v.Encrypted != encrypted {
+		t.Errorf("%s after the migration: %+v", label, v)
+	}
+	g.open(t, false, others...)
+	if g.exists(t, file) {
+		t.Errorf("%s was wiped and has its data", label)
+	}
 }
 
 // refuses returns why a configuration cannot take effect at once.
