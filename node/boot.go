@@ -118,6 +118,11 @@ func (n *Node) openOthers(ctx context.Context, m *machine) {
 		n.notice("which volume is which is not known: %v", err)
 		return // a stranger could be mounted
 	}
+	notes, err := n.readNotes()
+	if err != nil {
+		n.notice("which volumes are being wiped is not known: %v", err)
+		return // one of them could be formatted, used, and wiped
+	}
 	if err := n.needSalt(m); err != nil {
 		n.notice("the salt of keys that are locked to STATE: %v", err)
 	}
@@ -127,6 +132,10 @@ func (n *Node) openOthers(ctx context.Context, m *machine) {
 	var wg sync.WaitGroup
 	for _, name := range m.names() {
 		if n.volumes[name] != nil {
+			continue
+		}
+		if slices.Contains(notes.wiping, name) {
+			n.failed(name, errors.New("its wipe was not finished: boot again"))
 			continue
 		}
 		wg.Go(func() {
@@ -177,10 +186,10 @@ func (n *Node) openPlainNew(ctx context.Context, device string, spec volume.Spec
 		return nil, err
 	}
 	v, err := n.opener().Open(ctx, device, spec)
-	if err != nil {
+	if errors.Is(err, volume.ErrHalfMade) {
 		return nil, err
 	}
-	return v, n.noteWipe(spec.Name, false)
+	return v, errors.Join(err, n.noteWipe(spec.Name, false))
 }
 
 // encryptions returns how each configuration encrypts a volume.

@@ -253,6 +253,64 @@ func TestWithoutWipe(t *testing.T) {
 	}
 }
 
+// TestFilledMeanwhile: between maintenance and the first configuration someone
+// puts data where STATE or EPHEMERAL should be. It stays, whatever is booted next.
+func TestFilledMeanwhile(t *testing.T) {
+	t.Parallel()
+	for _, label := range k("STATE", "EPHEMERAL") {
+		for _, conf := range []string{config(nil, nil), config(k("s0"), k("e0"))} {
+			r := newRig(t)
+			r.mustReboot(t)
+			data := bytes.Repeat([]byte("data"), 1<<20)
+			r.replace(t, label, append(data, make([]byte, 17<<20-len(data))...))
+			if _, err := r.Apply(t.Context(), []byte(conf), node.Auto); (err == nil) != (label == "EPHEMERAL") {
+				t.Errorf("%s: apply: %v", label, err)
+			}
+			for range 2 {
+				r.reboot(t)
+				if !bytes.Equal(r.image(t, label)[:len(data)], data) {
+					t.Fatalf("%s was wiped or formatted", label)
+				}
+			}
+			if tags := r.metaTags(t); slices.Contains(tags, 194) {
+				t.Errorf("%s: META notes a wipe", label)
+			}
+		}
+	}
+}
+
+// TestWipeNotStruckOut: as long as META says that a volume is being wiped, nothing
+// is put on it.
+func TestWipeNotStruckOut(t *testing.T) {
+	t.Parallel()
+	r := running(t, config(k("s0"), k("e0")))
+	n := 0
+	r.CutBefore(func(step string) error { // META can be written once only
+		if step == "META" {
+			n++
+		}
+		if n > 1 {
+			return errCut
+		}
+		return nil
+	})
+	if err := r.Reset(t.Context(), k("EPHEMERAL")); !errors.Is(err, errCut) {
+		t.Fatalf("reset: %v", err)
+	}
+	r.CutBefore(nil)
+	r.apply(t, config(k("s0"), k("e1")), node.Auto)
+	if v := r.volume(t, "EPHEMERAL"); v.Phase == node.VolumeOpen || r.header(t, "EPHEMERAL") != nil {
+		t.Errorf("%+v", v)
+	}
+	r.mustReboot(t)
+	r.wantOpen(t, "EPHEMERAL")
+	r.write(t, "EPHEMERAL")
+	r.mustReboot(t)
+	if r.wantOpen(t, "EPHEMERAL"); !r.has(t, "EPHEMERAL") {
+		t.Error("it was wiped again")
+	}
+}
+
 // TestBusy: a volume in use is wiped on the next boot.
 func TestBusy(t *testing.T) {
 	t.Parallel()

@@ -170,6 +170,12 @@ func (e *editor) wiping(labels []string) {
 	e.json(tagWiping, labels)
 }
 
+// without returns the wipes that have begun, but for some.
+func (e *editor) without(labels ...string) (wiping []string) {
+	e.fail(note(e.meta, tagWiping, &wiping))
+	return slices.DeleteFunc(wiping, func(l string) bool { return slices.Contains(labels, l) })
+}
+
 func (e *editor) json(tag meta.Tag, v any) {
 	value, err := json.Marshal(v)
 	e.set(tag, value, err)

@@ -87,15 +87,13 @@ func (n *Node) closeFor(labels []string) error {
 
 // noteWipe notes in META that a wipe begins, or strikes it out.
 func (n *Node) noteWipe(label string, begins bool) error {
-	notes, err := n.readNotes()
-	if err != nil {
-		return err
-	}
-	wiping := slices.DeleteFunc(notes.wiping, func(l string) bool { return l == label })
-	if begins {
-		wiping = append(wiping, label)
-	}
-	return n.changeNotes(func(e *editor) { e.wiping(wiping) })
+	return n.changeNotes(func(e *editor) {
+		labels := e.without(label)
+		if begins {
+			labels = append(labels, label)
+		}
+		e.wiping(labels)
+	})
 }
 
 // wipe makes what META names read as zeros. The note stays until strikeOut: a
@@ -141,9 +139,10 @@ func (n *Node) strikeOut(notes *notes) error {
 			return err
 		}
 	}
+	done := notes.wiping
 	notes.wiping = nil
 	return n.changeNotes(func(e *editor) {
-		if e.wiping(nil); state {
+		if e.wiping(e.without(done...)); state {
 			e.state(nil)
 			e.candidates(nil)
 			e.identity(nil)

@@ -123,6 +123,9 @@ func (n *Node) makeState(ctx context.Context, e *config.Encryption) error {
 	}
 	v, err := n.openStateAs(ctx, spec)
 	if err != nil {
+		if e == nil && !errors.Is(err, volume.ErrHalfMade) {
+			err = errors.Join(err, n.noteWipe(stateName, false)) // what is there is not ours
+		}
 		return err
 	}
 	if err := v.Mount(ctx, n.mountPoint(stateName)); err != nil {

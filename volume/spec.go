@@ -7,6 +7,10 @@ import (
 	"github.com/cryptctl/cryptctl/mapping"
 )
 
+// ErrHalfMade is wrapped when making the file system failed: a plain volume then
+// holds part of it.
+var ErrHalfMade = errors.New("the file system was not finished")
+
 // Errors that callers act on. Each leaves the partition untouched.
 var (
 	// ErrEmpty: the partition is proven empty, and may not be formatted.
