@@ -1,10 +1,8 @@
 package mapping
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/cryptctl/cryptctl/luks"
 	"github.com/cryptctl/cryptctl/luks/kdf"
@@ -29,18 +27,11 @@ func NewTableLUKS1(h *luks1.Header, dev Device, opts Options) (*Table, error) {
 
 // checkOverlapLUKS1 is [checkOverlap] for a LUKS1 header.
 func checkOverlapLUKS1(h *luks1.Header, data io.ReaderAt, size int64) error {
-	if h.PayloadOffset() > 0 {
-		return nil
-	}
-	there, err := luks1.Read(&bareDevice{data, size})
-	var refusal *luks.Refusal
-	switch {
-	case errors.As(err, &refusal):
-		return nil
-	case err != nil:
-		return fmt.Errorf("look for a header where the data begins: %w", err)
-	case strings.EqualFold(there.UUID(), h.UUID()):
-		return errors.New("the header says that its data begins at byte 0, and the header itself lies there: the data would lie over it; a detached header belongs on another device than its data")
-	}
-	return nil
+	return overlaps(h.PayloadOffset(), h.UUID(), func() (string, error) {
+		there, err := luks1.Read(&bareDevice{data, size})
+		if err != nil {
+			return "", err
+		}
+		return there.UUID(), nil
+	})
 }

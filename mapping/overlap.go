@@ -15,17 +15,29 @@ import (
 // read from does not tell: a loop device and its file are the same bytes. So the
 // data device is looked at; a header that is there makes it not detached.
 func checkOverlap(h *luks.Header, data io.ReaderAt, size int64) error {
-	if h.Segments()[0].Offset > 0 {
+	return overlaps(h.Segments()[0].Offset, h.UUID(), func() (string, error) {
+		there, err := luks.Read(&bareDevice{data, size})
+		if err != nil {
+			return "", err
+		}
+		return there.UUID(), nil
+	})
+}
+
+// overlaps is an error when the data begins at byte 0 and the device has a header
+// of the same volume there.
+func overlaps(offset int64, uuid string, there func() (string, error)) error {
+	if offset > 0 {
 		return nil
 	}
-	there, err := luks.Read(&bareDevice{data, size})
+	found, err := there()
 	var refusal *luks.Refusal
 	switch {
 	case errors.As(err, &refusal):
 		return nil
 	case err != nil:
 		return fmt.Errorf("look for a header where the data begins: %w", err)
-	case strings.EqualFold(there.UUID(), h.UUID()):
+	case strings.EqualFold(found, uuid):
 		return errors.New("the header says that its data begins at byte 0, and the header itself lies there: the data would lie over it; a detached header belongs on another device than its data")
 	}
 	return nil

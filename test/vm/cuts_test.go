@@ -225,14 +225,8 @@ func (g *guest) judge(t *testing.T, c cut, device string) {
 	if ran.Code != 0 || s.Phase != node.Running {
 		fail("the node is %s, exit code %d", s.Phase, ran.Code)
 	}
-	for _, name := range []string{"STATE", "EPHEMERAL", "u-data"} {
-		at := slices.IndexFunc(s.Volumes, func(v node.VolumeStatus) bool { return v.Name == name })
-		switch {
-		case at >= 0 && s.Volumes[at].Phase == node.VolumeOpen && len(s.Volumes[at].Errors) == 0:
-		case at >= 0 && c.wiped && name == "EPHEMERAL" && s.Volumes[at].Phase == node.VolumeRefused:
-		default:
-			fail("%s is not open", name)
-		}
+	if bad := unsound(s, c.wiped); bad != "" {
+		fail("%s is not open", bad)
 	}
 	for _, path := range c.kept {
 		g.kept(t, "/r"+path)
@@ -241,6 +235,21 @@ func (g *guest) judge(t *testing.T, c cut, device string) {
 		t.Fatalf("at %s", c)
 	}
 	g.shut(t)
+}
+
+// unsound names a volume that is not open and in step. EPHEMERAL may be refused
+// while it waits for its wipe.
+func unsound(s node.Status, wiped bool) string {
+	for _, name := range []string{"STATE", "EPHEMERAL", "u-data"} {
+		at := slices.IndexFunc(s.Volumes, func(v node.VolumeStatus) bool { return v.Name == name })
+		switch {
+		case at >= 0 && s.Volumes[at].Phase == node.VolumeOpen && len(s.Volumes[at].Errors) == 0:
+		case at >= 0 && wiped && name == "EPHEMERAL" && s.Volumes[at].Phase == node.VolumeRefused:
+		default:
+			return name
+		}
+	}
+	return ""
 }
 
 // shut unmounts and closes what bootDisk has opened, without the program that is
@@ -258,9 +267,5 @@ func (g *guest) shut(t *testing.T) {
 	for _, dir := range slices.Backward(below) {
 		g.do(t, "unmount", wire.Mount{Target: dir}, nil)
 	}
-	for line := range strings.Lines(g.run(t, "dmsetup", "ls")) {
-		if name := strings.Fields(line)[0]; name != "No" {
-			g.run(t, "cryptsetup", "close", name)
-		}
-	}
+	g.run(t, "dmsetup", "remove_all")
 }

@@ -103,13 +103,19 @@ func build(to, pkg string) error {
 // guest is a running machine.
 type guest struct{ *machine.Machine }
 
-// boot starts a machine with these disks and waits for the guest program.
-func boot(t *testing.T, config machine.Config) *guest {
+// start starts a machine with these disks.
+func start(t *testing.T, config machine.Config) *guest {
 	t.Helper()
 	if config.Kernel = image.kernel; config.Initramfs == "" {
 		config.Initramfs = image.initramfs
 	}
-	g := &guest{machine.Start(t, config)}
+	return &guest{machine.Start(t, config)}
+}
+
+// boot starts a machine with these disks and waits for the guest program.
+func boot(t *testing.T, config machine.Config) *guest {
+	t.Helper()
+	g := start(t, config)
 	t.Logf("booted in %s", g.Ready())
 	return g
 }

@@ -38,8 +38,8 @@ func refusals() []refusal {
 	plainState := map[meta.Tag]string{9: "null", 193: ""}
 	return []refusal{
 		{name: "another LUKS volume", volume: "EPHEMERAL", reason: "volume key is another", tamper: impostor},
-		{name: "plain ext4", volume: "EPHEMERAL", reason: "holds something else: ext", tamper: madeBy("EPHEMERAL", "mkfs.ext4", "-q", "-F")},
-		{name: "NTFS", volume: "EPHEMERAL", reason: "holds something else: ntfs", tamper: madeBy("EPHEMERAL", "mkfs.ntfs", "-q", "-Q", "-F")},
+		{name: "plain ext4", volume: "EPHEMERAL", reason: "holds something else: an ext", tamper: madeBy("EPHEMERAL", "mkfs.ext4", "-q", "-F")},
+		{name: "NTFS", volume: "EPHEMERAL", reason: "holds something else: an NTFS", tamper: madeBy("EPHEMERAL", "mkfs.ntfs", "-q", "-Q", "-F")},
 		{name: "null cipher", volume: "EPHEMERAL", reason: "cipher_null", tamper: nullCipher},
 		{name: "empty, and it was not", volume: "EPHEMERAL", reason: "is empty", tamper: emptied},
 		{
@@ -48,7 +48,7 @@ func refusals() []refusal {
 		},
 		{name: "both copies of META damaged", phase: node.Failed, reason: "copy 2", tamper: damaged(0, 256<<10)},
 		{
-			name: "STATE to plain in META", phase: node.Failed, volume: "STATE", reason: "LUKS2",
+			name: "STATE to plain in META", phase: node.Failed, volume: "STATE", reason: "holds something else: a LUKS2 header",
 			tamper: func(t *testing.T, d *nodeDisk) { d.setTags(t, plainState) },
 		},
 		{
@@ -239,13 +239,11 @@ func (g *guest) refused(t *testing.T, c refusal, d *nodeDisk, devices string) {
 			t.Errorf("%s is not refused: %+v", c.volume, v)
 		}
 	}
-	if !strings.Contains(said, c.reason) || !strings.Contains(ran.Err, c.reason) {
+	if !strings.Contains(said, c.reason) || code != 0 && !strings.Contains(ran.Err, c.reason) {
 		t.Errorf("the status says %q, and standard error\n%s\nwant %q", said, ran.Err, c.reason)
 	}
 	t.Logf("refused: %s", said)
-	if c.volume != "" || c.phase != "" {
-		g.notInUse(t, c)
-	}
+	g.notInUse(t, c)
 	g.shut(t)
 	if d.sum(t, parts...) != before {
 		t.Errorf("something of %s was written", strings.Join(parts, ", "))

@@ -221,6 +221,11 @@ func (m *Machine) Expect(pattern string) []string {
 	return groups
 }
 
+// Until waits for a line of the console or the end of the machine.
+func (m *Machine) Until(pattern string) {
+	m.Console.Wait(m.ctx, regexp.MustCompile(pattern))
+}
+
 // PowerOff has the guest program switch the machine off, and waits for it.
 func (m *Machine) PowerOff() {
 	m.t.Helper()

@@ -110,6 +110,22 @@ func (r *Recording) Image(path string, n int, lost func(Op) bool) error {
 	return nil
 }
 
+// Restart makes the disk what a cut now leaves, see [Recording.Image], and records
+// anew from there. The machine must be off.
+func (r *Recording) Restart(lost func(Op) bool) error {
+	left := r.base + "-left"
+	if err := r.Image(left, len(r.Ops()), lost); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ops, r.cutAt = nil, -1
+	if err := os.Rename(left, r.base); err != nil {
+		return err
+	}
+	return copyFile(r.image.Name(), r.base)
+}
+
 func (o Op) apply(f *os.File) error {
 	data := o.Data
 	if data == nil {

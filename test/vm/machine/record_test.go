@@ -77,6 +77,12 @@ func TestRecordingImage(t *testing.T) {
 	if after, _ := os.ReadFile(d.Path); !bytes.Equal(before, after) || len(r.Ops()) != 6 {
 		t.Errorf("what was cut is on the disk, and is operation %d", len(r.Ops()))
 	}
+	if err := errors.Join(r.Restart(nil), put(2048, "late"), r.Restart(all)); err != nil {
+		t.Fatal(err)
+	}
+	if after, _ := os.ReadFile(d.Path); !bytes.Equal(before, after) || len(r.Ops()) != 0 {
+		t.Errorf("a restart with all lost leaves what was not flushed, and %d operations", len(r.Ops()))
+	}
 }
 
 // QEMU is the client in the scenarios; this says what is wrong when it hangs up.
