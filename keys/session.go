@@ -116,6 +116,16 @@ func (s *Session) Close() {
 // it.
 func (s *Session) Header() *luks.Header { return s.header }
 
+// Commit makes changes of the caller's own, not of keyslots or their tokens, and
+// goes on with the header as it is then.
+func (s *Session) Commit(changes ...luks.Change) error {
+	h, err := s.header.Commit(changes...)
+	if h != nil {
+		s.header = h
+	}
+	return err
+}
+
 // VolumeKey returns the volume key, which lives until Close.
 func (s *Session) VolumeKey() *luks.VolumeKey { return s.volume }
 

@@ -45,7 +45,6 @@ type Volume struct {
 	file    *luks.File
 	session *keys.Session // until the slots are reconciled
 	dir     string
-	noted   uint64 // sequence number of the header that notes the new file system
 }
 
 // Open brings a volume to where it can be mounted. What it refuses it leaves
@@ -252,11 +251,9 @@ func (v *Volume) prepare(ctx context.Context, h *luks.Header, key *luks.VolumeKe
 	if err := v.mkfs(ctx); err != nil {
 		return err
 	}
-	now, err := h.Commit(luks.SetConfig(freshMember, nil))
-	if err != nil {
+	if err := v.session.Commit(luks.SetConfig(freshMember, nil)); err != nil {
 		return fmt.Errorf("note that the file system is made: %w", err)
 	}
-	v.noted = now.SeqID()
 	return nil
 }
 

@@ -56,9 +56,6 @@ func (v *Volume) Reconcile(ctx context.Context) (*keys.Report, error) {
 	}
 	defer v.release()
 	report, err := v.session.Apply(ctx)
-	if report != nil && report.SeqID == v.noted {
-		report.Changed = false // what the session saw change is the note
-	}
 	if err != nil {
 		err = fmt.Errorf("volume %s: %w", v.Spec.Name, err)
 	}

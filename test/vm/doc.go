@@ -8,4 +8,9 @@
 // A test is written on the host and reads from top to bottom: it boots a
 // machine, asks for acts in it, and looks at the disks from outside. Scenarios
 // that can share a boot are subtests of one test.
+//
+// Nodes are machines whose process 1 is examples/noded, with the guest program as
+// its child. Their power cuts are of two kinds: machines that are killed, and
+// disks made from a recording of all writes, as a cut at any of them would have
+// left them; many such disks are booted in one machine.
 package vm

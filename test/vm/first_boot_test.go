@@ -14,6 +14,7 @@ import (
 
 // TestFirstBoot brings a node up on a blank disk, and again.
 func TestFirstBoot(t *testing.T) {
+	t.Parallel()
 	d := newNodeDisk(t)
 	config := machineConfig{state: keySet{0: byNodeID, 1: "state word"}, ephemeral: keySet{0: "ephemeral word"}}
 	files := []string{"/var/file", "/system/state/other"}

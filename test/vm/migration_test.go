@@ -12,6 +12,7 @@ import (
 // TestMigration takes EPHEMERAL and STATE from plain to encrypted and back, as
 // Talos' documentation describes it. Only what is wiped by name loses its data.
 func TestMigration(t *testing.T) {
+	t.Parallel()
 	d := newNodeDisk(t, "data")
 	plain := machineConfig{state: keySet{0: byNodeID}, users: map[string]keySet{"data": {0: "data word"}}}
 	encrypted := plain

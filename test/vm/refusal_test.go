@@ -173,6 +173,7 @@ func damaged(offsets ...int64) func(*testing.T, *nodeDisk) {
 // TestRefusals boots disks that were tampered with. The reason is said, nothing
 // of what is refused is mounted or mapped, and not a byte of it is written.
 func TestRefusals(t *testing.T) {
+	t.Parallel()
 	d := newNodeDisk(t)
 	g := bootNode(t, d.Disk, node.Maintenance)
 	g.configure(t, machineConfig{state: keySet{0: byNodeID}, ephemeral: keySet{0: "ephemeral word"}}, node.Auto)
@@ -213,7 +214,7 @@ func TestRefusals(t *testing.T) {
 	}
 	m.empty(t)
 	m.PowerOff()
-	t.Run("one copy of META damaged", func(t *testing.T) { oneCopy(t, d) })
+	t.Run("META damaged, in a daemon", func(t *testing.T) { damagedMeta(t, d) })
 }
 
 // refused boots a disk and looks at what became of it.
@@ -263,8 +264,9 @@ func (g *guest) notInUse(t *testing.T, c refusal) {
 	}
 }
 
-// oneCopy boots a node whose META has one sound copy: it comes up and says so.
-func oneCopy(t *testing.T, d *nodeDisk) {
+// damagedMeta boots a node whose META has one sound copy: it comes up and says so.
+// Without any it stays down, and answers.
+func damagedMeta(t *testing.T, d *nodeDisk) {
 	damaged(0)(t, d)
 	g := bootNode(t, d.Disk, node.Running)
 	s := g.open(t, false, "STATE", "EPHEMERAL")
@@ -273,4 +275,16 @@ func oneCopy(t *testing.T, d *nodeDisk) {
 		t.Errorf("nothing is said of the damaged copy: %q", s.Notices)
 	}
 	g.PowerOff()
+
+	damaged(256<<10)(t, d)
+	before := d.sum(t)
+	g = bootNode(t, d.Disk, node.Failed)
+	if s := g.status(t); !strings.Contains(s.Reason, "both copies of META are damaged") {
+		t.Errorf("the reason is %q", s.Reason)
+	}
+	g.empty(t)
+	g.PowerOff()
+	if d.sum(t) != before {
+		t.Error("the disk was written")
+	}
 }

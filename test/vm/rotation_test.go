@@ -12,6 +12,7 @@ import (
 // TestRotation changes the keys of a node: in the steps that the guides of Talos
 // ask for, over boots, and in one command while it runs.
 func TestRotation(t *testing.T) {
+	t.Parallel()
 	d := newNodeDisk(t)
 	keys := func(state, ephemeral keySet) machineConfig { return machineConfig{state: state, ephemeral: ephemeral} }
 	one := keys(keySet{0: "state one"}, keySet{0: "ephemeral one"})
