@@ -1,7 +1,6 @@
 package node
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -61,18 +60,16 @@ func (n *Node) Apply(ctx context.Context, text []byte, mode Mode) (*Applied, err
 		return nil, err
 	}
 	a := &Applied{Mode: mode}
-	phase := n.Status().Phase
-	switch {
-	case phase == Maintenance && (mode == Auto || mode == NoReboot):
-		err = n.install(ctx, text)
-		if err != nil {
-			n.phase(Maintenance, err.Error())
-		}
-	case phase != Running:
-		return nil, fmt.Errorf("%w: the node is in phase %s; mode auto brings a configuration to a node in maintenance", ErrPhase, phase)
-	default:
+	switch waiting := n.config == nil && (n.blank || n.state != nil); {
+	case n.config != nil:
 		a.Changes = diff(n.base(), m)
 		err = n.apply(ctx, m, a)
+	case waiting && (mode == Auto || mode == NoReboot):
+		if err = n.install(ctx, text); err != nil {
+			n.phase(Maintenance, err.Error())
+		}
+	default:
+		return nil, fmt.Errorf("%w: the node is in phase %s; mode auto brings a configuration to a node in maintenance", ErrPhase, n.Status().Phase)
 	}
 	a.Status = n.Status()
 	return a, err
@@ -133,14 +130,14 @@ func (n *Node) store(m *machine) error {
 		n.notice("the stored machine configuration cannot be read: %v", err)
 	}
 	for _, former := range []*machine{stored, n.config} {
-		if former == nil || bytes.Equal(former.text, m.text) {
+		if former == nil || former.text.Equal(m.text) {
 			continue
 		}
 		if err := f.keepFormer(former); err != nil {
 			return err
 		}
 	}
-	return f.write(configFile, m.text)
+	return f.write(configFile, m.text.Bytes())
 }
 
 // enforce stores a configuration and makes it the one in force.
@@ -182,10 +179,8 @@ func (n *Node) activate(ctx context.Context, m *machine, trial bool) error {
 	for _, name := range append(m.names(), stateName) {
 		n.pending(name, m)
 	}
-	if err := errors.Join(errs...); err != nil || trial {
-		return err
-	}
-	return n.settle()
+	n.settle()
+	return errors.Join(errs...)
 }
 
 // trial is a configuration that is taken back unless another one comes.

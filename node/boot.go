@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/cryptctl/cryptctl/config"
@@ -14,14 +15,34 @@ import (
 
 // Boot brings the node up as far as it goes: to Running, or to Maintenance when
 // it has no configuration yet. Its error says why STATE did not open; what is
-// wrong with other volumes is in the status. It may be called again.
+// wrong with other volumes is in the status. On a running node it tries again
+// what failed; a staged configuration waits for the next start.
 func (n *Node) Boot(ctx context.Context) error {
 	defer n.begin()()
+	if n.trial != nil {
+		return fmt.Errorf("%w: a configuration is on trial", ErrPhase)
+	}
+	if n.config != nil {
+		return n.again(ctx)
+	}
 	err := n.boot(ctx)
 	if err != nil {
 		n.phase(Failed, err.Error())
 	}
 	return err
+}
+
+// again opens what is not open, and gives every header the keys of the
+// configuration in force.
+func (n *Node) again(ctx context.Context) error {
+	notes, err := n.readNotes()
+	if err != nil {
+		return err
+	}
+	if err := n.wipe(ctx, notes); err != nil {
+		return err
+	}
+	return n.activate(ctx, n.config, false)
 }
 
 func (n *Node) boot(ctx context.Context) error {
@@ -41,34 +62,38 @@ func (n *Node) boot(ctx context.Context) error {
 	if n.uuid = n.opts.UUID; notes.uuid != "" {
 		n.uuid = notes.uuid
 	}
-	if err := n.wipe(ctx, notes); err != nil {
-		return err
+	if slices.Contains(notes.wiping, stateName) {
+		if err := n.wipe(ctx, notes); err != nil {
+			return err
+		}
 	}
 	if n.state == nil {
 		if err := n.openState(ctx, notes); err != nil {
 			return n.noState(ctx, err)
 		}
 	}
-	if err := n.strikeOut(notes); err != nil {
+	// Only now: that a volume was wiped has to be noted in STATE.
+	if err := n.wipe(ctx, notes); err != nil {
 		return err
 	}
 	stored, err := n.files().config(n.read)
 	switch {
 	case err != nil:
-		return fmt.Errorf("the stored machine configuration: %w", err)
+		return fmt.Errorf("the stored machine configuration: %w; apply another one", err)
 	case stored == nil && n.opts.Config == nil:
 		n.phase(Maintenance, "STATE is open and holds no machine configuration: apply one")
 		return nil
 	case stored == nil:
 		return n.install(ctx, n.opts.Config)
 	}
-	return n.follow(ctx, stored)
+	n.follow(ctx, stored)
+	return nil
 }
 
 // noState is for a STATE that did not open: an empty one means a node without a
 // configuration.
 func (n *Node) noState(ctx context.Context, err error) error {
-	if !errors.Is(err, volume.ErrEmpty) {
+	if n.blank = errors.Is(err, volume.ErrEmpty); !n.blank {
 		n.failed(stateName, err)
 		return err
 	}
@@ -81,13 +106,13 @@ func (n *Node) noState(ctx context.Context, err error) error {
 }
 
 // follow does what the configuration in force says.
-func (n *Node) follow(ctx context.Context, m *machine) error {
+func (n *Node) follow(ctx context.Context, m *machine) {
 	n.config = m
 	n.openOthers(ctx, m)
 	n.phase(Running, "")
 	n.syncState(ctx) // now: a key server that does not answer keeps no volume waiting
 	n.syncOthers(ctx)
-	return n.settle()
+	n.settle()
 }
 
 func (n *Node) files() files { return files{n.mountPoint(stateName), n.before} }
@@ -115,12 +140,11 @@ func isRefusal(err error) bool {
 func (n *Node) openOthers(ctx context.Context, m *machine) {
 	known, err := n.files().identities()
 	if err != nil {
-		n.notice("which volume is which is not known: %v", err)
-		return // a stranger could be mounted
+		n.notice("which volume is which is not known, so that a stranger could be mounted: %v", err)
 	}
-	notes, err := n.readNotes()
-	if err != nil {
-		n.notice("which volumes are being wiped is not known: %v", err)
+	notes, noteErr := n.readNotes()
+	if noteErr != nil {
+		n.notice("which volumes are being wiped is not known: %v", noteErr)
 		return // one of them could be formatted, used, and wiped
 	}
 	if err := n.needSalt(m); err != nil {
@@ -131,11 +155,14 @@ func (n *Node) openOthers(ctx context.Context, m *machine) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for _, name := range m.names() {
-		if n.volumes[name] != nil {
+		switch {
+		case n.volumes[name] != nil:
 			continue
-		}
-		if slices.Contains(notes.wiping, name) {
-			n.failed(name, errors.New("its wipe was not finished: boot again"))
+		case slices.Contains(notes.wiping, name):
+			n.failed(name, errors.New("its wipe is not finished: it ends with the next boot"))
+			continue
+		case err != nil && !slices.Contains(n.opts.Accept, name):
+			n.failed(name, err)
 			continue
 		}
 		wg.Go(func() {
@@ -203,7 +230,11 @@ func encryptions(all []*machine, name string) (out []*config.Encryption) {
 // take mounts an open volume and notes which one it is.
 func (n *Node) take(ctx context.Context, v *volume.Volume) error {
 	name := v.Spec.Name
-	if dir := n.mountPoint(name); dir != "" || v.Filesystem == volume.Swap {
+	dir := n.mountPoint(name)
+	if strings.HasPrefix(dir, n.mountPoint(ephemeralName)+"/") && n.volumes[ephemeralName] == nil {
+		return fmt.Errorf("volume %s waits for %s: mounted before it, it would be hidden", name, ephemeralName)
+	}
+	if dir != "" || v.Filesystem == volume.Swap {
 		if err := v.Mount(ctx, dir); err != nil {
 			return err
 		}
@@ -233,27 +264,59 @@ func (n *Node) syncOthers(ctx context.Context) {
 	}
 }
 
-// settle forgets former configurations once every header is in step.
-func (n *Node) settle() error {
-	status := n.Status()
-	for _, e := range n.config.Volumes {
-		at := slices.IndexFunc(status.Volumes, func(s VolumeStatus) bool { return s.Name == e.Volume })
-		if at < 0 || status.Volumes[at].Phase != VolumeOpen || len(status.Volumes[at].Errors) > 0 {
-			return nil
-		}
+// settle forgets former configurations that no header needs any more.
+func (n *Node) settle() {
+	if err := n.forget(); err != nil {
+		n.notice("former configurations stay: %v", err)
 	}
-	return n.files().dropFormer()
 }
 
-// needSalt reads the salt, or makes it, when a key is locked to STATE.
-func (n *Node) needSalt(m *machine) (err error) {
-	for _, e := range m.Volumes {
-		for _, k := range e.Keys {
-			if k.LockToState && n.salt == nil {
-				n.salt, err = n.files().salt()
-				return err
-			}
+func (n *Node) forget() error {
+	f := n.files()
+	stored, err := f.config(n.read)
+	if err != nil || stored == nil || !stored.text.Equal(n.config.text) {
+		return err // another one is staged: its volumes have these keys
+	}
+	known, err := f.identities()
+	if err != nil {
+		return err
+	}
+	kept := []*machine{n.config}
+	for _, old := range f.former(n.read) {
+		if n.needs(old, kept, known) {
+			kept = append(kept, old)
+			continue
+		}
+		if err := f.dropFormer(old); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// needs reports whether a former configuration has keys that a header may have
+// and no other one has. A volume that is not recorded was wiped.
+func (n *Node) needs(old *machine, kept []*machine, known map[string]*volume.Identity) bool {
+	return slices.ContainsFunc(old.Volumes, func(e config.Encryption) bool {
+		if n.inStep[e.Volume] == n.config || known[e.Volume] == nil { // STATE has its candidates in META
+			return false
+		}
+		return !slices.ContainsFunc(kept, func(m *machine) bool {
+			has := m.encryption(e.Volume)
+			return has != nil && sameKeyList(has, &e)
+		})
+	})
+}
+
+// needSalt reads the salt when there is one, and makes it when a key is locked to
+// STATE. Former keys may need it, too.
+func (n *Node) needSalt(m *machine) (err error) {
+	if n.salt != nil {
+		return nil
+	}
+	locked := slices.ContainsFunc(m.Volumes, func(e config.Encryption) bool {
+		return slices.ContainsFunc(e.Keys, func(k config.Key) bool { return k.LockToState })
+	})
+	n.salt, err = n.files().salt(locked)
+	return err
 }

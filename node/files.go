@@ -1,7 +1,6 @@
 package node
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -12,6 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/cryptctl/cryptctl/config"
+	"github.com/cryptctl/cryptctl/keys"
 	"github.com/cryptctl/cryptctl/luks"
 	"github.com/cryptctl/cryptctl/secret"
 	"github.com/cryptctl/cryptctl/volume"
@@ -42,10 +42,12 @@ func (f files) write(name string, data []byte) error {
 	}
 	path := filepath.Join(f.dir, name)
 	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
+	for _, made := range []string{filepath.Dir(dir), dir} { // as deep as names go
+		if err := makeDir(made); err != nil {
+			return err
+		}
 	}
-	tmp, err := os.CreateTemp(dir, ".new-*") // which only its owner may read
+	tmp, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
@@ -59,6 +61,18 @@ func (f files) write(name string, data []byte) error {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return luks.SyncDir(dir)
+}
+
+// makeDir makes a directory, durably, unless it is there.
+func makeDir(dir string) error {
+	err := os.Mkdir(dir, 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return luks.SyncDir(filepath.Dir(dir))
 }
 
 // reader parses a configuration; see [Node.read].
@@ -99,23 +113,25 @@ func (f files) keepFormer(m *machine) error {
 	if m == nil {
 		return nil
 	}
-	sum := sha256.Sum256(m.text)
-	return f.write(filepath.Join(formerDir, hex.EncodeToString(sum[:8])+".yaml"), m.text)
+	return f.write(formerName(m), m.text.Bytes())
 }
 
-// dropFormer is for when all headers are in step.
-func (f files) dropFormer() error {
-	dir := filepath.Join(f.dir, formerDir)
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err := f.before("drop " + formerDir); err != nil {
+func formerName(m *machine) string {
+	sum := sha256.Sum256(m.text.Bytes())
+	return filepath.Join(formerDir, hex.EncodeToString(sum[:8])+".yaml")
+}
+
+// dropFormer is for when no header needs a configuration any more.
+func (f files) dropFormer(m *machine) error {
+	name := formerName(m)
+	if err := f.before("drop " + name); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(dir); err != nil {
+	path := filepath.Join(f.dir, name)
+	if err := os.Remove(path); err != nil {
 		return err
 	}
-	return luks.SyncDir(filepath.Dir(dir))
+	return luks.SyncDir(filepath.Dir(path))
 }
 
 func (f files) identities() (map[string]*volume.Identity, error) {
@@ -152,22 +168,24 @@ func (f files) record(name string, id *volume.Identity) error {
 	return f.write(identityFile, text)
 }
 
-// salt returns the salt of keys that are locked to STATE, which is made when it
-// is needed first.
-func (f files) salt() (*secret.Bytes, error) {
+// salt returns the salt of keys that are locked to STATE; nil when there is none,
+// unless it is to be made.
+func (f files) salt(make bool) (*secret.Bytes, error) {
 	path := filepath.Join(f.dir, saltFile)
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		return config.ReadSalt(path)
 	}
-	salt := secret.Random(32)
-	var text bytes.Buffer
-	text.WriteString("diskSalt:\n")
-	for _, b := range salt.Bytes() {
-		fmt.Fprintf(&text, "    - %d\n", b)
+	if !make {
+		return nil, nil
 	}
-	err := f.write(saltFile, text.Bytes())
-	clear(text.Bytes())
-	if err != nil {
+	salt := secret.Random(keys.SaltSize)
+	text := secret.New(len("diskSalt:\n") + keys.SaltSize*len("    - 255\n"))
+	defer text.Wipe()
+	p := append(text.Bytes()[:0], "diskSalt:\n"...)
+	for _, b := range salt.Bytes() {
+		p = fmt.Appendf(p, "    - %d\n", b)
+	}
+	if err := f.write(saltFile, p); err != nil {
 		salt.Wipe()
 		return nil, err
 	}

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"bytes"
 	"cmp"
 	"maps"
 	"slices"
@@ -11,12 +10,13 @@ import (
 	"github.com/cryptctl/cryptctl/keys"
 	"github.com/cryptctl/cryptctl/mapping"
 	"github.com/cryptctl/cryptctl/provide"
+	"github.com/cryptctl/cryptctl/secret"
 	"github.com/cryptctl/cryptctl/volume"
 )
 
 // machine is a machine configuration and the text it was read from.
 type machine struct {
-	text []byte
+	text *secret.Bytes // which has passphrases
 	*config.Config
 }
 
@@ -25,12 +25,12 @@ func parseMachine(name string, text []byte) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &machine{bytes.Clone(text), c}, nil
+	return &machine{secret.Copy(text), c}, nil
 }
 
 // wipe wipes the passphrases. It may be called again.
 func (m *machine) wipe() {
-	clear(m.text)
+	m.text.Wipe()
 	m.text = nil
 	m.Config.Wipe()
 }
@@ -73,8 +73,6 @@ func (m *machine) filesystem(name string) string {
 	return volume.Auto
 }
 
-func cutPrefix(s, prefix string) (string, bool) { return strings.CutPrefix(s, prefix) }
-
 // mountOrder sorts volumes so that those come first on whose directories others
 // are mounted; reverse for closing.
 func mountOrder(volumes map[string]*volume.Volume, reverse bool) []string {
@@ -93,6 +91,16 @@ func rank(name string) int {
 		return 0
 	}
 	return 1
+}
+
+// isVolume reports whether a label is one of a volume that a node may wipe: a
+// disk has other partitions, such as that of the boot loader.
+func isVolume(label string) bool {
+	switch label {
+	case stateName, ephemeralName, "IMAGECACHE", "ETCD", "CRI", "KUBELET", "LOG":
+		return true
+	}
+	return len(label) > 2 && slices.Contains([]string{"u-", "r-", "s-"}, label[:2])
 }
 
 // encryptionOf turns a configured encryption into one of package volume. Former

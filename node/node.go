@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,7 +33,8 @@ type Options struct {
 	Accept []string
 	// Reboot is called when an operation asks for it and all is on the disk.
 	Reboot func()
-	// Phase is called when the node's phase changes.
+	// Phase is called when the node's phase changes, in the middle of a flow: it
+	// must not call one.
 	Phase func(Phase, string)
 }
 
@@ -64,7 +66,9 @@ type Node struct {
 	mu      sync.Mutex // held by the flows
 	meta    string     // device of META
 	uuid    string
-	config  *machine // in force; nil in maintenance
+	config  *machine            // in force; nil in maintenance
+	blank   bool                // STATE was proven empty
+	inStep  map[string]*machine // by volume, the configuration that its header has the keys of
 	state   *volume.Volume
 	volumes map[string]*volume.Volume // all open ones but STATE
 	salt    *secret.Bytes
@@ -97,7 +101,7 @@ func New(opts Options) *Node {
 	if opts.Keys.Log == nil {
 		opts.Keys.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{opts: opts, log: opts.Keys.Log, volumes: map[string]*volume.Volume{}}
+	n := &Node{opts: opts, log: opts.Keys.Log, volumes: map[string]*volume.Volume{}, inStep: map[string]*machine{}}
 	n.view.status.Phase = Booting
 	return n
 }
@@ -112,6 +116,9 @@ func (n *Node) Close(ctx context.Context) error {
 	}
 	if n.state != nil {
 		errs = append(errs, n.closeVolume(stateName))
+	}
+	if n.state == nil {
+		n.phase(Booting, "closed")
 	}
 	return errors.Join(errs...)
 }
@@ -129,6 +136,7 @@ func (n *Node) closeVolume(name string) error {
 		return err
 	}
 	n.view.volume(name, func(s *VolumeStatus) { s.Phase, s.Dir = VolumeClosed, "" })
+	delete(n.inStep, name)
 	if delete(n.volumes, name); name == stateName {
 		n.state, n.config = nil, nil
 		n.salt.Wipe()
@@ -141,12 +149,13 @@ func (n *Node) closeVolume(name string) error {
 func (n *Node) begin() (end func()) {
 	n.mu.Lock()
 	return func() {
-		for _, m := range n.used {
-			if m != n.config && (n.trial == nil || m != n.trial.before) {
-				m.wipe()
+		n.used = slices.DeleteFunc(n.used, func(m *machine) bool {
+			if m == n.config || n.trial != nil && m == n.trial.before {
+				return false
 			}
-		}
-		n.used = slices.DeleteFunc(n.used, func(m *machine) bool { return m.text == nil })
+			m.wipe()
+			return true
+		})
 		n.mu.Unlock()
 	}
 }
@@ -178,7 +187,7 @@ func (n *Node) mountPoint(name string) string {
 		stateName: "/system/state", ephemeralName: "/var", "IMAGECACHE": "/system/imagecache", "ETCD": "/var/lib/etcd",
 		"CRI": "/var/lib/containerd", "KUBELET": "/var/lib/kubelet", "LOG": "/var/log",
 	}[name]
-	if user, ok := cutPrefix(name, "u-"); ok {
+	if user, ok := strings.CutPrefix(name, "u-"); ok {
 		dir = "/var/mnt/" + user
 	}
 	if dir == "" {

@@ -355,7 +355,7 @@ func TestLockToState(t *testing.T) {
 func TestReset(t *testing.T) {
 	t.Parallel()
 	r := running(t, config(k("s0"), k("e0")))
-	for label, want := range map[string]string{"META": "META is not wiped", "u-x": "no partition has the label"} {
+	for label, want := range map[string]string{"META": "\"META\" is not a volume", "EFI": "\"EFI\" is not a volume", "u-x": "no partition has the label"} {
 		if err := r.Reset(t.Context(), k(label)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", label, err)
 		}
@@ -408,6 +408,19 @@ func TestRefusals(t *testing.T) {
 		{"another EPHEMERAL with the same keys", func(t *testing.T, r *rig) {
 			r.replace(t, "EPHEMERAL", running(t, config(k("s0"), k("e0"))).image(t, "EPHEMERAL"))
 		}, "EPHEMERAL", "not the volume that was formatted here"},
+		{"a plain EPHEMERAL, and plain is staged", func(t *testing.T, r *rig) {
+			r.mustReboot(t)
+			r.apply(t, config(k("s0"), nil), node.Staged)
+			r.sys = r.sys.Reboot()
+			r.replace(t, "EPHEMERAL", running(t, config(nil, nil)).image(t, "EPHEMERAL"))
+		}, "EPHEMERAL", "it is plain, and the encrypted volume"},
+		{"a STATE of zeros", func(t *testing.T, r *rig) {
+			r.replace(t, "STATE", make([]byte, 17<<20))
+			r.opts.Config = []byte(config(k("s0"), k("e0")))
+		}, "STATE", "the partition is empty, and volume"},
+		{"an EPHEMERAL of zeros", func(t *testing.T, r *rig) {
+			r.replace(t, "EPHEMERAL", make([]byte, 17<<20))
+		}, "EPHEMERAL", "the partition is empty, and volume"},
 		{"a plain EPHEMERAL", func(t *testing.T, r *rig) {
 			r.replace(t, "EPHEMERAL", running(t, config(nil, nil)).image(t, "EPHEMERAL"))
 		}, "EPHEMERAL", "ext4 superblock"},
@@ -495,16 +508,26 @@ func TestDamagedCopy(t *testing.T) {
 func TestAccept(t *testing.T) {
 	t.Parallel()
 	r := running(t, config(k("s0"), k("e0")))
-	r.sys = r.sys.Reboot()
-	r.replace(t, "EPHEMERAL", running(t, config(k("s0"), k("e0"))).image(t, "EPHEMERAL"))
-	r.opts.Accept = k("EPHEMERAL")
-	r.renew()
-	err := r.Boot(t.Context())
+	r.write(t, "EPHEMERAL")
+	path := filepath.Join(r.dir("STATE"), "cryptctl/identities.json")
+	b, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v := r.volume(t, "EPHEMERAL"); v.Phase == node.VolumeRefused && strings.Contains(v.Errors[0], "was recorded") {
+	other := bytes.Replace(b, []byte(`"key": "`), []byte(`"key": "00`), 1)
+	if err := os.WriteFile(path, other, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.mustReboot(t)
+	if v := r.volume(t, "EPHEMERAL"); v.Phase != node.VolumeRefused || !strings.Contains(v.Errors[0], "its volume key is another") {
 		t.Errorf("%+v", v)
+	}
+	for _, accept := range [][]string{k("EPHEMERAL"), nil} { // then it is the recorded one
+		r.opts.Accept = accept
+		r.mustReboot(t)
+		if r.wantOpen(t, "EPHEMERAL"); !r.has(t, "EPHEMERAL") {
+			t.Error("data lost")
+		}
 	}
 }
 

@@ -30,12 +30,14 @@ type notes struct {
 	damage     []string
 }
 
-// sets are all key sets that may open STATE.
-func (n *notes) sets() []*config.Encryption {
-	if n.state == nil {
-		return n.candidates
+// sets are all key sets that may open STATE, those in force first.
+func (n *notes) sets() (sets []*config.Encryption) {
+	for _, set := range append([]*config.Encryption{n.state}, n.candidates...) {
+		if set != nil {
+			sets = append(sets, set)
+		}
 	}
-	return append([]*config.Encryption{n.state}, n.candidates...)
+	return sets
 }
 
 // readNotes reads META. What it holds is not trusted: it is checked as a
@@ -51,7 +53,7 @@ func (n *Node) readNotes() (*notes, error) {
 		for _, e := range out.sets() {
 			sets.Volumes = append(sets.Volumes, *e)
 		}
-		n.used = append(n.used, &machine{text: []byte{}, Config: sets})
+		n.used = append(n.used, &machine{Config: sets})
 	}
 	return out, err
 }
@@ -60,18 +62,22 @@ func parseNotes(m *meta.Meta) (*notes, error) {
 	n := &notes{damage: m.Damage()}
 	if value, ok := m.Get(meta.StateEncryptionConfig); ok {
 		e, err := meta.ParseEncryption(value)
+		clear(value)
 		if err != nil {
 			return nil, fmt.Errorf("META, tag 9: %w", err)
 		}
-		n.state = fromMeta(e)
+		if n.state = fromMeta(e); n.state != nil && len(n.state.Keys) == 0 {
+			return nil, errors.New("META, tag 9: no key of STATE is of a kind that is known here")
+		}
 	}
 	var raw []json.RawMessage
 	errs := []error{note(m, tagCandidates, &raw), note(m, tagIdentity, &n.identity), note(m, tagWiping, &n.wiping)}
 	for _, value := range raw {
 		e, err := meta.ParseEncryption(value)
-		if err == nil && e != nil {
+		if err == nil && e != nil && len(e.Keys) > 0 {
 			n.candidates = append(n.candidates, fromMeta(e))
 		}
+		clear(value)
 		errs = append(errs, err)
 	}
 	if uuid, ok := m.Get(meta.UUIDOverride); ok {
@@ -138,6 +144,7 @@ func (e *editor) state(enc *config.Encryption) {
 	}
 	value, err := toMeta(enc).Encode()
 	e.set(meta.StateEncryptionConfig, value, err)
+	clear(value)
 }
 
 func (e *editor) candidates(sets []*config.Encryption) {
@@ -152,6 +159,9 @@ func (e *editor) candidates(sets []*config.Encryption) {
 		raw = append(raw, value)
 	}
 	e.json(tagCandidates, raw)
+	for _, value := range raw {
+		clear(value)
+	}
 }
 
 func (e *editor) identity(id *volume.Identity) {
@@ -179,6 +189,7 @@ func (e *editor) without(labels ...string) (wiping []string) {
 func (e *editor) json(tag meta.Tag, v any) {
 	value, err := json.Marshal(v)
 	e.set(tag, value, err)
+	clear(value)
 }
 
 func (e *editor) set(tag meta.Tag, value []byte, err error) {
@@ -200,6 +211,8 @@ func sameKeys(a, b *config.Encryption) bool {
 	}
 	x, err := toMeta(a).Encode()
 	y, err2 := toMeta(b).Encode()
+	defer clear(x)
+	defer clear(y)
 	return err == nil && err2 == nil && bytes.Equal(x, y)
 }
 

@@ -18,8 +18,8 @@ func (n *Node) Reset(ctx context.Context, labels []string) error {
 		return errors.New("no labels: say which volumes are to be wiped")
 	}
 	for _, label := range labels {
-		if label == metaName {
-			return errors.New("META is not wiped: it says how STATE opens and what is being wiped; `meta delete` takes values out of it")
+		if !isVolume(label) {
+			return fmt.Errorf("%q is not a volume of the node, and is not wiped: STATE, EPHEMERAL and those that a configuration can declare are", label)
 		}
 		if _, err := n.opts.System.Find(label); err != nil {
 			return err
@@ -33,17 +33,14 @@ func (n *Node) Reset(ctx context.Context, labels []string) error {
 			return err
 		}
 	}
+	if err := n.closeFor(labels); err != nil {
+		return fmt.Errorf("%w; what was named is wiped on the next boot", err)
+	}
 	notes, err := n.readNotes()
 	if err != nil {
 		return err
 	}
-	if err := n.closeFor(labels); err != nil {
-		return fmt.Errorf("%w; what was named is wiped on the next boot", err)
-	}
-	if err := n.wipe(ctx, notes); err != nil {
-		return err
-	}
-	return n.strikeOut(notes)
+	return n.wipe(ctx, notes)
 }
 
 // losesSalt is an error when wiping STATE would lock a volume that stays.
@@ -80,6 +77,7 @@ func (n *Node) closeFor(labels []string) error {
 			return err
 		}
 		n.endTrial()
+		n.blank = true
 		n.phase(Maintenance, "STATE was wiped: reboot, or apply a machine configuration")
 	}
 	return nil
@@ -96,42 +94,62 @@ func (n *Node) noteWipe(label string, begins bool) error {
 	})
 }
 
-// wipe makes what META names read as zeros. The note stays until strikeOut: a
-// boot that is cut off wipes again.
+// wipe makes what META names read as zeros, and strikes it out. What is open here
+// or not there keeps its note; so do volumes as long as STATE is closed, in which
+// is noted which volume they were. A boot that is cut off wipes again.
 func (n *Node) wipe(ctx context.Context, notes *notes) error {
+	var done []string
 	for _, label := range notes.wiping {
-		device, err := n.opts.System.Find(label)
-		if errors.Is(err, volume.ErrMissing) {
-			continue
-		}
-		if err == nil {
-			n.log.Warn("wiping", "volume", label, "device", device)
-			err = n.opts.System.Zero(ctx, device)
-		}
+		wiped, err := n.wipeOne(ctx, label)
 		if err != nil {
 			return fmt.Errorf("wipe %s: %w", label, err)
 		}
-		n.view.volume(label, func(s *VolumeStatus) { *s = VolumeStatus{Name: label, Phase: VolumeWiped, Slot: -1} })
+		if wiped {
+			done = append(done, label)
+		}
 	}
-	if slices.Contains(notes.wiping, stateName) { // and with it all records of the others
+	if slices.Contains(done, stateName) { // with it go all records
 		notes.state, notes.candidates, notes.identity = nil, nil, nil
-		return n.strikeOut(notes)
+	} else if n.state == nil {
+		return nil
 	}
-	return nil
+	return n.strikeOut(notes, done)
+}
+
+func (n *Node) wipeOne(ctx context.Context, label string) (done bool, err error) {
+	switch {
+	case !isVolume(label): // META is not authenticated
+		n.notice("META says that %q is to be wiped, which is not a volume: it is left alone", label)
+		return false, nil
+	case n.volumes[label] != nil, label == stateName && n.state != nil:
+		n.notice("%s is in use and is wiped on the next boot", label)
+		return false, nil
+	}
+	device, err := n.opts.System.Find(label)
+	if errors.Is(err, volume.ErrMissing) && label != stateName {
+		n.notice("%s is to be wiped and is not there", label)
+		return false, nil
+	}
+	if err == nil {
+		n.log.Warn("wiping", "volume", label, "device", device)
+		err = n.opts.System.Zero(ctx, device)
+	}
+	if err != nil {
+		return false, err
+	}
+	n.view.volume(label, func(s *VolumeStatus) { *s = VolumeStatus{Name: label, Phase: VolumeWiped, Slot: -1} })
+	return true, nil
 }
 
 // strikeOut forgets what was wiped: first which volume it was, which STATE or
 // META knows, then that it is being wiped. After that it is formatted as any
 // empty partition.
-func (n *Node) strikeOut(notes *notes) error {
-	if len(notes.wiping) == 0 {
+func (n *Node) strikeOut(notes *notes, done []string) error {
+	if len(done) == 0 {
 		return nil
 	}
-	state := slices.Contains(notes.wiping, stateName)
-	if !state && n.state == nil {
-		return nil // the next boot does it, which opens STATE
-	}
-	for _, label := range notes.wiping {
+	state := slices.Contains(done, stateName)
+	for _, label := range done {
 		if state {
 			break
 		}
@@ -139,8 +157,7 @@ func (n *Node) strikeOut(notes *notes) error {
 			return err
 		}
 	}
-	done := notes.wiping
-	notes.wiping = nil
+	notes.wiping = slices.DeleteFunc(notes.wiping, func(l string) bool { return slices.Contains(done, l) })
 	return n.changeNotes(func(e *editor) {
 		if e.wiping(e.without(done...)); state {
 			e.state(nil)

@@ -31,6 +31,9 @@ func (n *Node) BootUntilUp(ctx context.Context, b Backoff) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
+		if n.Status().Phase != Failed {
+			return nil // someone else brought it up
+		}
 	}
 }
 

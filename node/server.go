@@ -5,11 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
 	"time"
+
+	"github.com/cryptctl/cryptctl/secret"
 )
 
 // Socket is where a node daemon answers.
@@ -80,13 +81,13 @@ func reply(w http.ResponseWriter, result any, err error) {
 }
 
 func (n *Node) serveApply(w http.ResponseWriter, r *http.Request) {
-	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxConfig))
+	text, err := secret.Read(r.Body, maxConfig)
 	if err != nil {
 		reply(w, nil, fmt.Errorf("read the configuration: %w", err))
 		return
 	}
-	a, err := n.Apply(context.Background(), text, Mode(r.URL.Query().Get("mode")))
-	clear(text)
+	defer text.Wipe()
+	a, err := n.Apply(context.Background(), text.Bytes(), Mode(r.URL.Query().Get("mode")))
 	reply(w, a, err)
 	if err == nil && a.Reboot && a.Mode == Auto {
 		n.reboot()

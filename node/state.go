@@ -17,35 +17,36 @@ var ErrWeaken = errors.New("META says that STATE is not encrypted, and it was")
 
 // openState opens and mounts STATE as META says. It formats nothing.
 func (n *Node) openState(ctx context.Context, notes *notes) error {
-	sets := notes.sets()
-	if c := n.given(); c != nil && len(sets) == 0 {
-		// META lost its note: the configuration that the operator gave may open
-		// STATE all the same.
-		if e := c.encryption(stateName); e != nil {
-			sets = []*config.Encryption{e}
-		}
+	v, err := n.openStateAs(ctx, n.stateSpec(notes, notes.sets()))
+	if given := n.given().encryption(stateName); given != nil && errors.Is(err, volume.ErrContent) && len(notes.sets()) == 0 {
+		// META lost its note, and STATE is encrypted: the configuration that the
+		// operator gave may open it all the same.
+		v, err = n.openStateAs(ctx, n.stateSpec(notes, []*config.Encryption{given}))
 	}
-	spec := volume.Spec{Name: stateName, Known: n.known(notes)}
-	if len(sets) > 0 {
-		spec.Encryption = encryptionOf(n.machine(), sets[0], sets[1:]...)
-	}
-	v, err := n.openStateAs(ctx, spec)
-	if err != nil {
+	switch {
+	case errors.Is(err, volume.ErrStranger) && len(notes.sets()) == 0:
+		return fmt.Errorf("%w: %w; a wipe of STATE (reset) ends that", ErrWeaken, err)
+	case err != nil:
 		return err
-	}
-	if spec.Encryption == nil && spec.Known != nil {
-		return errors.Join(fmt.Errorf("%w: volume %s was recorded, and the partition holds a plain file system; a wipe of STATE (reset) ends that", ErrWeaken, spec.Known.UUID), v.Close())
 	}
 	if err := v.Mount(ctx, n.mountPoint(stateName)); err != nil {
 		return errors.Join(err, v.Close())
 	}
-	if n.state = v; notes.identity == nil || v.Identity != nil && *notes.identity != *v.Identity {
-		if err := n.changeNotes(func(e *editor) { e.identity(v.Identity) }); err != nil {
-			return err
-		}
-	}
+	n.state, n.blank = v, false
 	n.opened(v)
+	if v.Identity != nil && (notes.identity == nil || *notes.identity != *v.Identity) {
+		return n.changeNotes(func(e *editor) { e.identity(v.Identity) })
+	}
 	return nil
+}
+
+// stateSpec is STATE with the keys that may open it, those in force first.
+func (n *Node) stateSpec(notes *notes, sets []*config.Encryption) volume.Spec {
+	spec := volume.Spec{Name: stateName, Known: n.known(notes)}
+	if len(sets) > 0 {
+		spec.Encryption = encryptionOf(n.machine(), sets[0], sets[1:]...)
+	}
+	return spec
 }
 
 func (n *Node) openStateAs(ctx context.Context, spec volume.Spec) (*volume.Volume, error) {
@@ -56,16 +57,15 @@ func (n *Node) openStateAs(ctx context.Context, spec volume.Spec) (*volume.Volum
 	return n.opener().Open(ctx, device, spec)
 }
 
-// given is the configuration that the options bring, when it can be read.
+// given is the configuration that the options bring; an empty one when there is
+// none, or when it cannot be read, which install reports.
 func (n *Node) given() *machine {
-	if n.opts.Config == nil {
-		return nil
+	if n.opts.Config != nil {
+		if m, err := n.read("the configuration given", n.opts.Config); err == nil {
+			return m
+		}
 	}
-	m, err := n.read("the configuration given", n.opts.Config)
-	if err != nil {
-		return nil // install reports it
-	}
-	return m
+	return &machine{Config: &config.Config{}}
 }
 
 // known is what STATE is held against.
@@ -83,44 +83,46 @@ func (n *Node) install(ctx context.Context, text []byte) error {
 	if err != nil {
 		return err
 	}
-	if n.state == nil {
+	made := n.state == nil
+	if made {
 		if err := n.makeState(ctx, m.encryption(stateName)); err != nil {
 			return err
 		}
 	}
-	if err := n.files().write(configFile, m.text); err != nil {
+	if err := n.files().write(configFile, m.text.Bytes()); err != nil {
 		return err
 	}
-	v := n.state
 	err = n.changeNotes(func(e *editor) {
-		e.identity(v.Identity)
-		if v.Spec.Encryption == nil || v.Formatted { // else syncState sees to it
+		e.identity(n.state.Identity)
+		if made { // else META has keys that opened it, and syncState sees to the rest
 			e.state(m.encryption(stateName))
 			e.candidates(nil)
 		}
-		e.wiping(nil)
+		e.wiping(e.without(stateName))
 	})
 	if err != nil {
 		return err
 	}
-	return n.follow(ctx, m)
+	n.follow(ctx, m)
+	return nil
 }
 
 // makeState formats an empty STATE and mounts it. META has the keys before the
 // header does, and a plain file system that is cut off is wiped again.
 func (n *Node) makeState(ctx context.Context, e *config.Encryption) error {
-	spec := volume.Spec{Name: stateName, MayFormat: true, Encryption: encryptionOf(n.machine(), e)}
-	err := n.changeNotes(func(ed *editor) {
-		ed.identity(nil)
-		ed.state(nil)
-		ed.candidates(withSet(nil, e))
-		if e == nil {
-			ed.wiping([]string{stateName})
+	notes, err := n.readNotes()
+	if err != nil {
+		return err
+	}
+	err = n.changeNotes(func(ed *editor) {
+		if ed.candidates(withSet(notes.candidates, e)); e == nil {
+			ed.wiping(append(ed.without(stateName), stateName))
 		}
 	})
 	if err != nil {
 		return err
 	}
+	spec := volume.Spec{Name: stateName, Known: n.known(notes), MayFormat: true, Encryption: encryptionOf(n.machine(), e)}
 	v, err := n.openStateAs(ctx, spec)
 	if err != nil {
 		if e == nil && !errors.Is(err, volume.ErrHalfMade) {
@@ -131,7 +133,7 @@ func (n *Node) makeState(ctx context.Context, e *config.Encryption) error {
 	if err := v.Mount(ctx, n.mountPoint(stateName)); err != nil {
 		return errors.Join(err, v.Close())
 	}
-	n.state = v
+	n.state, n.blank = v, false
 	n.opened(v)
 	return nil
 }
@@ -160,7 +162,10 @@ func (n *Node) rekeyState(ctx context.Context, want *config.Encryption, trial bo
 		}
 		return n.state.Reconcile(ctx)
 	}
-	candidates := withSet(notes.candidates, want)
+	candidates := notes.candidates
+	if !sameKeys(notes.state, want) {
+		candidates = withSet(candidates, want)
+	}
 	if err := n.changeNotes(func(e *editor) { e.candidates(candidates) }); err != nil {
 		return nil, err
 	}
@@ -173,12 +178,32 @@ func (n *Node) rekeyState(ctx context.Context, want *config.Encryption, trial bo
 	}
 	var left []*config.Encryption
 	if err != nil || report.Blocked() > 0 {
-		left = withSet(withSet(candidates, notes.state), want)[1:]
+		left = stillNeeded(report, withSet(withSet(notes.candidates, notes.state), nil), want)
 	}
 	return report, errors.Join(err, n.changeNotes(func(e *editor) {
 		e.state(want)
 		e.candidates(left)
 	}))
+}
+
+// maxCandidates bounds how many key sets META keeps while slots cannot be put in
+// step.
+const maxCandidates = 4
+
+// stillNeeded are the former key sets that a slot may have which is not as
+// configured.
+func stillNeeded(r *keys.Report, sets []*config.Encryption, want *config.Encryption) (left []*config.Encryption) {
+	for _, set := range sets {
+		needed := slices.ContainsFunc(set.Keys, func(k config.Key) bool {
+			return slices.ContainsFunc(r.Slots, func(s keys.Result) bool {
+				return s.Slot == k.Slot && (s.Outcome == keys.WasBlocked || s.Outcome == keys.StayedForeign)
+			})
+		})
+		if needed && !sameKeys(set, want) && len(left) < maxCandidates {
+			left = append(left, set)
+		}
+	}
+	return left
 }
 
 // proven reports whether a configured key was seen to open the volume.

@@ -121,8 +121,11 @@ func (n *Node) opened(v *volume.Volume) {
 	})
 }
 
-// reconciled shows what became of the slots.
+// reconciled notes and shows what became of the slots.
 func (n *Node) reconciled(name string, r *keys.Report, err error) {
+	if delete(n.inStep, name); r != nil && err == nil && r.Blocked() == 0 {
+		n.inStep[name] = n.config
+	}
 	n.view.volume(name, func(s *VolumeStatus) {
 		s.Errors = nil
 		if r != nil {

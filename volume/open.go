@@ -142,10 +142,10 @@ func overwritten(h *luks.Header, dev luks.Device) error {
 // mayFormat is nil when a partition that is proven empty may be formatted.
 func (v *Volume) mayFormat() error {
 	switch known := v.Spec.Known; {
-	case !v.Spec.MayFormat:
-		return ErrEmpty
 	case known != nil:
 		return fmt.Errorf("%w: the partition is empty, and volume %s was recorded on it", ErrStranger, known.UUID)
+	case !v.Spec.MayFormat:
+		return ErrEmpty
 	}
 	return nil
 }
@@ -259,8 +259,14 @@ func (v *Volume) prepare(ctx context.Context, h *luks.Header, key *luks.VolumeKe
 
 func (v *Volume) openPlain(ctx context.Context) (err error) {
 	v.Path = v.Device
-	if v.Filesystem, err = v.look(); err != nil || v.Filesystem != None || v.Spec.Filesystem == None {
+	v.Filesystem, err = v.look()
+	switch known := v.Spec.Known; {
+	case err != nil:
 		return err
+	case known != nil && (v.Filesystem != None || v.Spec.Filesystem == None):
+		return fmt.Errorf("%w: it is plain, and the encrypted volume %s was recorded", ErrStranger, known.UUID)
+	case v.Filesystem != None || v.Spec.Filesystem == None:
+		return nil
 	}
 	f, err := luks.OpenFile(v.Device, luks.Exclusive)
 	if err != nil {

@@ -157,7 +157,7 @@ func TestEmpty(t *testing.T) {
 			spec.MayFormat = false
 			refused(t, s, device, spec, volume.ErrEmpty)
 			spec.Known = known
-			refused(t, s, device, spec, volume.ErrEmpty)
+			refused(t, s, device, spec, volume.ErrStranger)
 			spec.MayFormat = true
 			refused(t, s, device, spec, volume.ErrStranger)
 		})

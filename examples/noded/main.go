@@ -71,28 +71,33 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
 	go func() {
 		if err := n.Serve(listener); err != nil {
 			fmt.Println("noded: serve:", err)
 		}
 	}()
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
+	go boot(ctx, n) // which may wait for a key server: reset and reboot do not
+	select {
+	case <-ctx.Done():
+	case <-reboot:
+		how = unix.LINUX_REBOOT_CMD_RESTART
+		stop()
+	}
+	if err := n.Close(context.Background()); err != nil {
+		fmt.Println("noded:", err) // file systems that are in use survive it
+	}
+	return powerOff(how)
+}
+
+func boot(ctx context.Context, n *node.Node) {
 	var derivations atomic.Int64
 	counted := kdf.WithTrace(ctx, kdf.Trace{Start: func(kdf.Cost) { derivations.Add(1) }})
 	if err := n.BootUntilUp(counted, node.DefaultBackoff); err != nil {
 		fmt.Println("noded: stays up for status, apply and reset:", err)
 	}
 	fmt.Printf("noded: the boot took %d key derivations\n", derivations.Load())
-	select {
-	case <-ctx.Done():
-	case <-reboot:
-		how = unix.LINUX_REBOOT_CMD_RESTART
-	}
-	if err := n.Close(context.Background()); err != nil {
-		fmt.Println("noded:", err) // file systems that are in use survive it
-	}
-	return powerOff(how)
 }
 
 // newNode makes the node that the command line describes.
