@@ -99,10 +99,11 @@ func (n *Node) noteWipe(label string, begins bool) error {
 // is noted which volume they were. A boot that is cut off wipes again.
 func (n *Node) wipe(ctx context.Context, notes *notes) error {
 	var done []string
+	var errs []error
 	for _, label := range notes.wiping {
 		wiped, err := n.wipeOne(ctx, label)
 		if err != nil {
-			return fmt.Errorf("wipe %s: %w", label, err)
+			errs = append(errs, fmt.Errorf("wipe %s: %w; it is not opened before that is done", label, err))
 		}
 		if wiped {
 			done = append(done, label)
@@ -111,9 +112,9 @@ func (n *Node) wipe(ctx context.Context, notes *notes) error {
 	if slices.Contains(done, stateName) { // with it go all records
 		notes.state, notes.candidates, notes.identity = nil, nil, nil
 	} else if n.state == nil {
-		return nil
+		return errors.Join(errs...)
 	}
-	return n.strikeOut(notes, done)
+	return errors.Join(append(errs, n.strikeOut(notes, done))...)
 }
 
 func (n *Node) wipeOne(ctx context.Context, label string) (done bool, err error) {

@@ -201,6 +201,32 @@ func TestMissingWhileWiped(t *testing.T) {
 	}
 }
 
+// TestWipeFails: a wipe that fails keeps its note, and nothing else down.
+func TestWipeFails(t *testing.T) {
+	t.Parallel()
+	r := running(t, config(k("s0"), k("e0")))
+	failed := errors.New("medium error")
+	r.sys.FailAt("Zero", 1, failed)
+	if err := r.Reset(t.Context(), k("EPHEMERAL")); !errors.Is(err, failed) {
+		t.Fatalf("reset: %v", err)
+	}
+	r.sys = r.sys.Reboot()
+	r.sys.FailAt("Zero", 1, failed)
+	r.renew()
+	if err := r.Boot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.wantPhase(t, node.Running)
+	if v := r.volume(t, "EPHEMERAL"); v.Phase == node.VolumeOpen || !strings.Contains(v.Errors[0], "its wipe is not finished") {
+		t.Errorf("%+v", v)
+	}
+	r.mustReboot(t)
+	r.wantOpen(t, "EPHEMERAL")
+	if !r.volume(t, "EPHEMERAL").Formatted {
+		t.Error("it was not wiped")
+	}
+}
+
 // TestWaits: a volume whose directory lies on EPHEMERAL waits for it.
 func TestWaits(t *testing.T) {
 	t.Parallel()

@@ -1,0 +1,65 @@
+package node
+
+import (
+	"slices"
+
+	"github.com/cryptctl/cryptctl/config"
+	"github.com/cryptctl/cryptctl/volume"
+)
+
+// settle forgets former configurations that no header needs any more.
+func (n *Node) settle() {
+	if err := n.forget(); err != nil {
+		n.notice("former configurations stay: %v", err)
+	}
+}
+
+func (n *Node) forget() error {
+	f := n.files()
+	stored, err := f.config(n.read)
+	if err != nil || stored == nil || !stored.text.Equal(n.config.text) {
+		return err // another one is staged: its volumes have these keys
+	}
+	known, err := f.identities()
+	if err != nil {
+		return err
+	}
+	kept := []*machine{n.config}
+	for _, old := range f.former(n.read) {
+		if n.needs(old, kept, known) {
+			kept = append(kept, old)
+			continue
+		}
+		if err := f.dropFormer(old); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// needs reports whether a former configuration has keys that a header may have
+// and no other one has. A volume that is not recorded was wiped.
+func (n *Node) needs(old *machine, kept []*machine, known map[string]*volume.Identity) bool {
+	return slices.ContainsFunc(old.Volumes, func(e config.Encryption) bool {
+		if n.inStep[e.Volume] == n.config || known[e.Volume] == nil { // STATE has its candidates in META
+			return false
+		}
+		return !slices.ContainsFunc(kept, func(m *machine) bool {
+			has := m.encryption(e.Volume)
+			return has != nil && sameKeyList(has, &e)
+		})
+	})
+}
+
+// needSalt reads the salt when there is one, and makes it when a key is locked to
+// STATE. Former keys may need it, too.
+func (n *Node) needSalt(m *machine) (err error) {
+	if n.salt != nil {
+		return nil
+	}
+	locked := slices.ContainsFunc(m.Volumes, func(e config.Encryption) bool {
+		return slices.ContainsFunc(e.Keys, func(k config.Key) bool { return k.LockToState })
+	})
+	n.salt, err = n.files().salt(locked)
+	return err
+}
