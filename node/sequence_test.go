@@ -105,6 +105,20 @@ func TestSequences(t *testing.T) {
 			r.apply(t, a, node.Auto)
 			r.wantPhase(t, node.Running)
 		}},
+		{"the daemon is restarted, with other keys staged", a, func(t *testing.T, r *rig) {
+			r.apply(t, b, node.Staged)
+			r.renew()
+			if err := r.Boot(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			r.wantOpen(t, "STATE", "EPHEMERAL")
+			if calls := r.sys.Calls("Mkfs", "Zero", "Unmount", "Deactivate"); len(calls) != 2 { // the two Mkfs of the first boot
+				t.Errorf("calls %v", calls)
+			}
+			if !r.opensWith(t, "EPHEMERAL", "b0") || r.opensWith(t, "STATE", "a") {
+				t.Error("the slots were not reconciled")
+			}
+		}},
 		{"META names what is no volume", a, func(t *testing.T, r *rig) {
 			r.sys.AddPartition("EFI", 1<<20)
 			r.replace(t, "EFI", []byte(strings.Repeat("boot", 1<<18)))
