@@ -23,6 +23,7 @@ lint:
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 	$(GO) vet -tags vm ./test/vm/...
+	$(GO) tool staticcheck -tags vm ./test/vm/...
 	GOOS=darwin $(GO) build ./...
 	cd test/interop && $(GO) vet ./...
 
@@ -36,7 +37,8 @@ interop: # cryptsetup and the libraries of others as judges
 	@grep -E '^(ok|---|    ---) |SUMMARY' test/interop/interop.log | grep -v '    --- PASS' || true
 
 test-vm: deps-vm ## the scenarios in virtual machines, on a real kernel
-	$(GO) test -tags vm -count=1 -timeout 30m ./test/vm/...
+	$(GO) test -tags vm -count=1 -timeout 30m -v ./test/vm/... >test/vm/vm.log 2>&1 || { cat test/vm/vm.log; exit 1; }
+	@grep -E '^(ok|---) |SUMMARY' test/vm/vm.log
 
 fuzz: ## run every fuzz target for FUZZTIME (60s)
 	@set -e; found=0; for pkg in $$($(GO) list ./...); do \
@@ -60,4 +62,4 @@ deps-vm: # what the virtual machines need of Debian
 	@test/packages.sh test/vm/packages.txt
 
 clean: ## remove what the build made
-	rm -f cryptctl test/interop/interop.log
+	rm -f cryptctl test/interop/interop.log test/vm/vm.log

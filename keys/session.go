@@ -75,6 +75,9 @@ func Open(ctx context.Context, h *luks.Header, name string, want []Key, opts Opt
 	if err := CheckKeys(want); err != nil {
 		return nil, err
 	}
+	if err := h.Trusted(); err != nil { // no passphrase is asked for
+		return nil, fmt.Errorf("the header is refused: %w", err)
+	}
 	s := &Session{header: h, name: name, want: want, opts: opts, record: readRecord(h), states: map[int]KeyState{}, proved: map[int]recordEntry{}}
 	ctx, s.stop = context.WithCancel(ctx)
 	s.ask(ctx)

@@ -43,7 +43,7 @@ var (
 // [ErrNotWiped] or [ErrUncertain] the one that is there now, if it can be read.
 func (h *Header) Commit(changes ...Change) (*Header, error) {
 	return h.update(func(now *Header) (*draft, error) {
-		if err := now.trusted(); err != nil {
+		if err := now.Trusted(); err != nil {
 			return nil, fmt.Errorf("the header is refused: %w", err)
 		}
 		if !h.sameVolume(now) {
@@ -129,7 +129,7 @@ func (d *draft) finish(seq uint64) (*snapshot, error) {
 		return nil, err
 	}
 	probe := &Header{snapshot: *s}
-	if err := probe.trusted(); err != nil && !d.unguarded {
+	if err := probe.Trusted(); err != nil && !d.unguarded {
 		return nil, fmt.Errorf("the change would make a header that is refused: %w", err)
 	}
 	return s, nil

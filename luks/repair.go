@@ -46,7 +46,7 @@ func Repair(dev Device) (h *Header, done []string, err error) {
 	if err := h.restoreCopies(); err != nil {
 		return nil, nil, err
 	}
-	if h.trusted() != nil {
+	if h.Trusted() != nil {
 		// What we do not know may use the room that looks unused.
 		h, err = read(dev)
 		return h, done, err

@@ -27,7 +27,7 @@ var ErrNeedsForce = errors.New("the restore needs force")
 // PlanRestore compares a backup, read with [Read] from its file, with a device.
 func PlanRestore(dev Device, backup *Header) (*Restoration, error) {
 	r := &Restoration{dev: dev, backup: backup}
-	if err := backup.trusted(); err != nil {
+	if err := backup.Trusted(); err != nil {
 		return nil, fmt.Errorf("the backup is refused: %w", err)
 	}
 	if low, size := backup.KeyslotsArea(); dev.Size() < low+size {

@@ -52,8 +52,9 @@ func (h *Header) Trust(limits kdf.Limits) []*Refusal {
 	return t.refusals
 }
 
-// trusted returns the refusals of the whole header as one error.
-func (h *Header) trusted() error {
+// Trusted returns the refusals of the whole header as one error, nil when there
+// are none. No limit of the caller has a part in it.
+func (h *Header) Trusted() error {
 	var errs []error
 	for _, r := range h.Trust(kdf.Limits{}) {
 		if r.Level == Untrusted {

@@ -59,7 +59,7 @@ func (v *VolumeKey) Wipe() {
 // derivation for each slot tried. The error wraps [ErrWrongPassphrase] when at
 // least one slot was tried and none opened; it names the slots skipped and why.
 func (h *Header) Unlock(ctx context.Context, passphrase *secret.Bytes, opts UnlockOptions) (*VolumeKey, error) {
-	if err := h.trusted(); err != nil {
+	if err := h.Trusted(); err != nil {
 		return nil, fmt.Errorf("the header is refused: %w", err)
 	}
 	opts.Limits = opts.Limits.OrDefault()
@@ -179,7 +179,7 @@ func (h *Header) stillThere(slot int) error {
 
 // Usable returns why a slot cannot be used, or nil.
 func (h *Header) Usable(slot int, limits kdf.Limits) error {
-	if err := h.trusted(); err != nil {
+	if err := h.Trusted(); err != nil {
 		return err
 	}
 	return h.usable(slot, limits)
@@ -217,7 +217,7 @@ func bareDigest(d *object) string {
 // WithKey checks a volume key that the caller already has, such as one from
 // escrow, against the header.
 func (h *Header) WithKey(key *secret.Bytes) (*VolumeKey, error) {
-	if err := h.trusted(); err != nil {
+	if err := h.Trusted(); err != nil {
 		return nil, fmt.Errorf("the header is refused: %w", err)
 	}
 	d, ok := h.meta.dataDigest()

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/cryptctl/cryptctl/luks"
-	"github.com/cryptctl/cryptctl/luks/kdf"
 	"github.com/cryptctl/cryptctl/secret"
 )
 
@@ -58,7 +57,7 @@ type Table struct {
 // the same header and options. It refuses a header that is not trusted, and a
 // segment that the device does not hold.
 func NewTable(h *luks.Header, keySize int, dev Device, opts Options) (*Table, error) {
-	if err := trusted(h); err != nil {
+	if err := h.Trusted(); err != nil {
 		return nil, fmt.Errorf("the header is refused: %w", err)
 	}
 	if err := checkUUID(h.UUID()); err != nil {
@@ -89,17 +88,6 @@ func newTable(data luks.Segment, keySize int, dev Device, persistent []string, a
 		Sectors: sectors, Cipher: data.Encryption, KeySize: keySize, IVOffset: data.IVTweak,
 		Device: dev.Number, Offset: data.Offset / sectorSize, Flags: flags, SectorSize: data.SectorSize,
 	}, nil
-}
-
-// trusted returns the refusals of the whole header as one error.
-func trusted(h *luks.Header) error {
-	var errs []error
-	for _, r := range h.Trust(kdf.Limits{}) {
-		if r.Level != luks.SlotOnly {
-			errs = append(errs, r)
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // dataDigest is the id of the one digest that binds the data.

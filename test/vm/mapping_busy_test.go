@@ -4,6 +4,7 @@ package vm_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/cryptctl/cryptctl/mapping"
 	"github.com/cryptctl/cryptctl/test/vm/wire"
@@ -46,10 +47,10 @@ func (b *bench) busy(t *testing.T) {
 	b.do(t, "write", stay, nil)
 	go func() {
 		defer close(left)
-		b.Run("", "unshare", "--mount", "sh", "-c", "mount "+m.Path+" /mnt/b && while test -e /tmp/stay; do sleep 0.1; done")
+		b.Run("", "unshare", "--mount", "sh", "-c", "mount "+m.Path+" /mnt/b && >/tmp/mounted && while test -e /tmp/stay; do sleep 0.1; done")
 	}()
-	for now := *m; now.OpenCount == 0; {
-		b.do(t, "status", wire.Mapping{Name: "vol"}, &now)
+	for !b.exists(t, "/tmp/mounted") { // an open count would do too early: mount looks at the device first
+		time.Sleep(20 * time.Millisecond)
 	}
 	refused("mounted on /mnt/b in the mount namespace of process ")
 	b.do(t, "remove", stay, nil)

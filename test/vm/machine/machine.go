@@ -131,17 +131,20 @@ func (m *Machine) launch() error {
 		m.t.Errorf("the machine ran for its deadline of %s and was killed", m.config.Deadline)
 		m.cmd.Process.Kill()
 	})
-	go func() {
-		m.cmd.Wait()
-		limit.Stop()
-		for _, settle := range served {
-			settle() // what QEMU had sent is on the disk now, or never will be
-		}
-		m.off(errOff)
-		close(m.stopped)
-	}()
+	go m.wait(limit, served)
 	_, err = m.qmp.do(m.ctx, "qmp_capabilities", struct{}{})
 	return err
+}
+
+// wait waits for the end of QEMU.
+func (m *Machine) wait(limit *time.Timer, served []func()) {
+	m.cmd.Wait()
+	limit.Stop()
+	for _, settle := range served {
+		settle() // what QEMU had sent is on the disk now, or never will be
+	}
+	m.off(errOff)
+	close(m.stopped)
 }
 
 // serveDisks starts the servers of the disks that record, and returns the machine

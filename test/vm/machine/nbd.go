@@ -101,18 +101,16 @@ func nbdDo(in io.Reader, export blocks, r nbdRequest) ([]byte, error) {
 	return nil, fmt.Errorf("NBD command %d is not offered", r.Command)
 }
 
+// nbdOption is the head of an option.
+type nbdOption struct {
+	Magic      uint64
+	ID, Length uint32
+}
+
 // nbdHandshake is the fixed newstyle negotiation, with the one option that names
 // the export and starts.
 func nbdHandshake(in io.Reader, out io.Writer, size int64) error {
-	send := func(parts ...any) error {
-		for _, p := range parts {
-			if err := binary.Write(out, binary.BigEndian, p); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	if err := send(uint64(nbdMagic), uint64(nbdOptionMagic), uint16(nbdFixedNewstyle|nbdNoZeroes)); err != nil {
+	if err := nbdSend(out, uint64(nbdMagic), uint64(nbdOptionMagic), uint16(nbdFixedNewstyle|nbdNoZeroes)); err != nil {
 		return err
 	}
 	var client uint32
@@ -120,31 +118,41 @@ func nbdHandshake(in io.Reader, out io.Writer, size int64) error {
 		return err
 	}
 	for {
-		var option struct {
-			Magic      uint64
-			ID, Length uint32
-		}
-		if err := binary.Read(in, binary.BigEndian, &option); err != nil {
+		var o nbdOption
+		if err := binary.Read(in, binary.BigEndian, &o); err != nil {
 			return err
 		}
-		if option.Magic != nbdOptionMagic || option.Length > nbdLargestOption {
-			return fmt.Errorf("option %+v is not one", option)
+		if o.Magic != nbdOptionMagic || o.Length > nbdLargestOption {
+			return fmt.Errorf("option %+v is not one", o)
 		}
-		if _, err := io.CopyN(io.Discard, in, int64(option.Length)); err != nil {
+		if _, err := io.CopyN(io.Discard, in, int64(o.Length)); err != nil {
 			return err
 		}
-		answer := func(kind, length int) error {
-			return send(uint64(nbdAnswerMagic), option.ID, uint32(kind), uint32(length))
-		}
-		switch option.ID {
+		switch o.ID {
 		case nbdOptGo:
 			flags := uint16(nbdHasFlags | nbdSendFlush | nbdSendTrim | nbdSendZeroes)
-			return errors.Join(answer(nbdRepInfo, 12), send(uint16(nbdInfoExport), uint64(size), flags), answer(nbdRepAck, 0))
+			return errors.Join(
+				o.answer(out, nbdRepInfo, 12), nbdSend(out, uint16(nbdInfoExport), uint64(size), flags),
+				o.answer(out, nbdRepAck, 0))
 		case nbdOptAbort:
-			return errors.Join(answer(nbdRepAck, 0), io.EOF)
+			return errors.Join(o.answer(out, nbdRepAck, 0), io.EOF)
 		}
-		if err := answer(nbdRepUnsup, 0); err != nil {
+		if err := o.answer(out, nbdRepUnsup, 0); err != nil {
 			return err
 		}
 	}
+}
+
+// answer sends the head of an answer to the option.
+func (o nbdOption) answer(out io.Writer, kind, length uint32) error {
+	return nbdSend(out, uint64(nbdAnswerMagic), o.ID, kind, length)
+}
+
+func nbdSend(out io.Writer, numbers ...any) error {
+	for _, n := range numbers {
+		if err := binary.Write(out, binary.BigEndian, n); err != nil {
+			return err
+		}
+	}
+	return nil
 }
