@@ -35,6 +35,13 @@ func rooms() map[string][]string {
 		"volume":            {"disk", "keys", "luks", "mapping", "probe", "secret"},
 		"node":              {"config", "disk", "keys", "luks", "mapping", "meta", "provide", "secret", "volume"},
 		"examples/noded":    {"luks/kdf", "node", "volume"},
+		"tpm/pcr":           nil,
+		"tpm/eventlog":      {"tpm/pcr"},
+		"tpm/uki":           {"tpm/pcr"},
+		"tpm/secureboot":    nil,
+		"tpm":               {"keys", "luks/kdf", "secret", "tpm/pcr", "tpm/token"},
+		"tpm/token":         nil,
+		"tpm/tpmtest":       nil,
 		"test/vm":           nil,
 
 		"test/vm/machine": {"test/vm/wire"},

@@ -4,6 +4,7 @@
 //	cryptsetup                         the reference for LUKS2 headers
 //	github.com/anatol/luks.go          another reader of the format
 //	go-blockdevice's encryption/luks   what Talos Linux runs
+//	systemd-measure                    what a unified kernel image makes of PCR 11
 //
 // It is a module of its own so that none of them becomes a dependency of the
 // project. packages.txt lists the Debian packages that it needs; a missing one

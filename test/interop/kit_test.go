@@ -38,6 +38,12 @@ func debian(program string) string {
 		return "cryptsetup-bin"
 	case "strace":
 		return "strace"
+	case "systemd-cryptenroll":
+		return "systemd"
+	case "swtpm":
+		return "swtpm"
+	case "tpm2": // for the libraries that systemd-cryptenroll loads
+		return "tpm2-tools"
 	}
 	panic("no package is named for " + program)
 }
@@ -60,7 +66,7 @@ func TestPackages(t *testing.T) {
 		t.Fatal(err)
 	}
 	listed := strings.Fields(string(text))
-	for _, name := range []string{"cryptsetup", "strace"} {
+	for _, name := range []string{"cryptsetup", "strace", "systemd-cryptenroll", "swtpm", "tpm2"} {
 		if !slices.Contains(listed, debian(name)) {
 			t.Errorf("packages.txt lacks %s", debian(name))
 		}

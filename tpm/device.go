@@ -1,0 +1,121 @@
+package tpm
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/google/go-tpm/tpm2/transport"
+)
+
+// Device is a TPM. It may be used by several goroutines: they take turns, and the
+// TPM is open while one of them has work.
+type Device struct {
+	open func() (transport.TPMCloser, error)
+	turn chan struct{}
+}
+
+// NewDevice returns the TPM that open opens, each time that it is needed.
+func NewDevice(open func() (transport.TPMCloser, error)) *Device {
+	return &Device{open, make(chan struct{}, 1)}
+}
+
+// System is the machine's TPM: /dev/tpmrm0, or /dev/tpm0 where the kernel has no
+// resource manager.
+func System() *Device {
+	return NewDevice(func() (transport.TPMCloser, error) {
+		return openFirst("/dev/tpmrm0", "/dev/tpm0")
+	})
+}
+
+func openFirst(paths ...string) (transport.TPMCloser, error) {
+	var errs []error
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if err == nil && info.Mode()&os.ModeDevice == 0 {
+			err = &fs.PathError{Op: "open", Path: path, Err: errors.New("is not a device")}
+		}
+		var f *os.File
+		if err == nil {
+			f, err = os.OpenFile(path, os.O_RDWR, 0)
+		}
+		if err == nil {
+			return file{f}, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
+// file is a TPM behind a device file or a connection.
+type file struct{ io.ReadWriteCloser }
+
+// Send implements [transport.TPM]. The kernel gives an answer in one piece.
+func (f file) Send(command []byte) ([]byte, error) {
+	if _, err := f.Write(command); err != nil {
+		return nil, err
+	}
+	answer := make([]byte, maxAnswer+1)
+	n, err := f.Read(answer)
+	return answer[:n], err
+}
+
+// run does something with the TPM when it is its turn. It returns when the
+// context ends, at the latest: the work is left behind then, stops before its
+// next command, clears up after itself, and drop gets what it made. after runs
+// once, when the work has ended or will not begin.
+func run[T any](ctx context.Context, d *Device, drop func(T), after func(), work func(*link) (T, error)) (T, error) {
+	var none T
+	select {
+	case d.turn <- struct{}{}:
+	case <-ctx.Done():
+		after()
+		return none, fail(Faulty, context.Cause(ctx), "the TPM is busy with another request")
+	}
+	type result struct {
+		value T
+		err   error
+	}
+	done, gone := make(chan result), make(chan struct{})
+	go func() {
+		defer func() { <-d.turn }()
+		defer after()
+		var r result
+		r.value, r.err = once(ctx, d, work)
+		select {
+		case <-gone:
+			drop(r.value)
+		case done <- r:
+		}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		close(gone)
+		return none, fail(Faulty, context.Cause(ctx), "the TPM gave no answer in time")
+	}
+}
+
+// nothing is the result of work that has none, and what is to be done with one
+// that needs no care.
+type nothing struct{}
+
+func leave[T any](T) {}
+
+func idle() {}
+
+// once opens the TPM for one piece of work.
+func once[T any](ctx context.Context, d *Device, work func(*link) (T, error)) (value T, err error) {
+	if ctx.Err() != nil {
+		return value, fail(Faulty, context.Cause(ctx), "the TPM was not asked")
+	}
+	dev, err := d.open()
+	if err != nil {
+		return value, fail(NoTPM, err, "the TPM cannot be opened; see that it is enabled in the firmware and that the kernel has its driver")
+	}
+	defer dev.Close()
+	return work(&link{ctx, dev})
+}

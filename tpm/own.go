@@ -1,0 +1,165 @@
+package tpm
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"slices"
+
+	"github.com/google/go-tpm/tpm2"
+
+	"github.com/cryptctl/cryptctl/keys"
+	"github.com/cryptctl/cryptctl/secret"
+	"github.com/cryptctl/cryptctl/tpm/token"
+)
+
+// enrollOwn makes one of our own tokens.
+func (p *Provider) enrollOwn(ctx context.Context, req keys.Request) (*secret.Bytes, json.RawMessage, error) {
+	var stretch *token.OwnPIN
+	var pin pinKey
+	if p.opts.Policy.PIN {
+		stretch = newPIN()
+		var err error
+		if pin, err = p.ownPIN(ctx, *stretch); err != nil {
+			return nil, nil, err
+		}
+		defer pin.wipe()
+	}
+	s, kek, err := p.seal(ctx, plan{pin: pin, templates: []string{"tcg-ecc", "tcg-rsa"}, wantEK: true})
+	if err != nil {
+		return nil, nil, err
+	}
+	defer kek.Wipe()
+	random := secret.Random(keySize)
+	defer random.Wipe()
+	o := Opened{Passphrase: encode(random)}
+	if p.opts.Identity != nil {
+		o.Identity = p.opts.Identity(req)
+	}
+	envelope, err := closeEnvelope(kek, pin.envelope, bound(req, s.digest), o)
+	if err != nil {
+		o.Passphrase.Wipe()
+		return nil, nil, err
+	}
+	raw, err := token.Own{
+		Slot: req.Slot, Sealed: s.object, Parent: token.Parent{Template: s.template, Public: s.parentPublic},
+		EK: s.ek, Policy: s.describe(p.opts.Policy, stretch), Envelope: envelope,
+	}.Encode()
+	if err != nil {
+		o.Passphrase.Wipe()
+		return nil, nil, fail(Faulty, err, "write the token")
+	}
+	return o.Passphrase, raw, nil
+}
+
+// describe says in a token what the policy is.
+func (s sealed) describe(p Policy, pin *token.OwnPIN) token.OwnPolicy {
+	d := token.OwnPolicy{PCRs: s.prefixes, Latch: p.Latch, PIN: pin}
+	if s.conditions.key != nil {
+		d.Signed = &token.OwnSigned{Key: fingerprint(s.conditions.key), PCRs: s.conditions.signed}
+	}
+	return d
+}
+
+// ownPIN asks for the PIN and stretches it.
+func (p *Provider) ownPIN(ctx context.Context, stretch token.OwnPIN) (pinKey, error) {
+	pin, err := askPIN(ctx, p.opts.PIN)
+	if err != nil {
+		return pinKey{}, err
+	}
+	defer pin.Wipe()
+	return ownPIN(ctx, pin, stretch)
+}
+
+// openOwn opens one of our own tokens.
+func (p *Provider) openOwn(ctx context.Context, req keys.Request, raw json.RawMessage) (Opened, error) {
+	t, err := token.ReadOwn(raw)
+	if err != nil {
+		return Opened{}, fail(Damaged, err, "the token cannot be read")
+	}
+	s, err := p.readOwn(t)
+	if err != nil {
+		return Opened{}, err
+	}
+	var pin pinKey
+	if t.Policy.PIN != nil {
+		if pin, err = p.ownPIN(ctx, *t.Policy.PIN); err != nil {
+			return Opened{}, err
+		}
+		defer pin.wipe()
+	}
+	kek, err := p.unseal(ctx, s, pin.auth)
+	if err != nil {
+		return Opened{}, err
+	}
+	defer kek.Wipe()
+	return openEnvelope(kek, pin.envelope, bound(req, s.digest), t.Envelope)
+}
+
+// readOwn takes from a token what unsealing needs.
+func (p *Provider) readOwn(t token.Own) (sealed, error) {
+	s := sealed{object: t.Sealed, template: t.Parent.Template, ek: t.EK, prefixes: t.Policy.PCRs}
+	if s.prefixes == nil {
+		s.prefixes = map[int][]byte{}
+	}
+	object, err := area(t.Sealed.Public)
+	if err != nil {
+		return s, err
+	}
+	s.digest = object.AuthPolicy.Buffer
+	parent, err := area(t.Parent.Public)
+	if err != nil {
+		return s, err
+	}
+	name, err := tpm2.ObjectName(parent)
+	if err != nil {
+		return s, fail(Damaged, err, "the Name of the storage root key")
+	}
+	s.parentName = name.Buffer
+	c := conditions{bank: bankSHA256, latch: t.Policy.Latch, pin: t.Policy.PIN != nil}
+	for pcr := range t.Policy.PCRs {
+		c.pcrs = append(c.pcrs, pcr)
+	}
+	if c.latch && !slices.Contains(c.pcrs, latchPCR) {
+		c.pcrs = append(c.pcrs, latchPCR)
+	}
+	slices.Sort(c.pcrs)
+	s.conditions = c
+	if t.Policy.Signed == nil {
+		return s, nil
+	}
+	return s, p.readSigned(&s, *t.Policy.Signed)
+}
+
+// readSigned finds the key that signs, which the boot image brings along, and
+// the token only names.
+func (p *Provider) readSigned(s *sealed, t token.OwnSigned) error {
+	var err error
+	if s.boot, err = p.boot(true); err != nil {
+		return err
+	}
+	if len(s.boot.PublicKey) == 0 {
+		return fail(SignatureMissing, nil, "the boot image brings no public key for PCR policies (section .pcrpkey); boot one that does")
+	}
+	key, err := parseKey(s.boot.PublicKey)
+	if err != nil {
+		return fail(SignatureMissing, err, "the boot image's public key")
+	}
+	if got := fingerprint(key); got != t.Key {
+		return fail(SignatureForeign, nil, "the boot image's PCR policies are signed by key %.16s, and this key was sealed for %.16s; open the volume with another key and seal again", got, t.Key)
+	}
+	if !slices.Equal(t.PCRs, signedPCRs()) {
+		return fail(Damaged, nil, "a signature over the PCRs %v", t.PCRs)
+	}
+	s.conditions.key, s.conditions.signed = key, t.PCRs
+	return nil
+}
+
+// area reads a public area from a token, which must not have two forms.
+func area(raw []byte) (*tpm2.TPMTPublic, error) {
+	public, err := tpm2.Unmarshal[tpm2.TPMTPublic](raw)
+	if err != nil || !bytes.Equal(tpm2.Marshal(public), raw) {
+		return nil, fail(Damaged, err, "a public area in the token cannot be read")
+	}
+	return public, nil
+}

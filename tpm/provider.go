@@ -1,0 +1,164 @@
+package tpm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/cryptctl/cryptctl/keys"
+	"github.com/cryptctl/cryptctl/secret"
+	"github.com/cryptctl/cryptctl/tpm/token"
+)
+
+// Format is what kind of token new keys get. All kinds are read.
+type Format string
+
+// Formats. Others than our own have no latch that they know of, no envelope, and
+// so nothing that ties them to their slot and volume.
+const (
+	Own     Format = "cryptctl"
+	Talos   Format = "talos"   // signed policy and PCRs; no PIN
+	Systemd Format = "systemd" // as systemd 252 and later read it
+)
+
+// Tokens are the token types that a [Provider] reads, for keys.Key.
+func Tokens() []string { return []string{token.TypeOwn, token.TypeTalos, token.TypeSystemd} }
+
+// Options are what a provider is made from.
+type Options struct {
+	// Device is the TPM. Default [System].
+	Device *Device
+	// Format of new tokens. Default [Own].
+	Format Format
+	// Policy of new keys. Old ones have theirs in their tokens.
+	Policy Policy
+	// Boot gives the signatures of the boot image. Default [ReadBoot].
+	Boot func() (Boot, error)
+	// PIN asks for the PIN, when a policy or a token has one. The provider wipes
+	// what it gets.
+	PIN func(context.Context) (*secret.Bytes, error)
+	// Identity gives what is to be kept in the envelope of a new token and handed
+	// out by [Provider.Open]: a hash of the volume key, say. At most 64 bytes.
+	// Default nothing.
+	Identity func(keys.Request) []byte
+}
+
+// Provider is a [keys.Provider] whose passphrases are sealed in a TPM. Its errors
+// are [*Error].
+type Provider struct {
+	opts Options
+}
+
+// New returns a provider. It refuses a policy that protects nothing or cannot
+// work, and one that the format cannot express.
+func New(opts Options) (*Provider, error) {
+	if opts.Device == nil {
+		opts.Device = System()
+	}
+	if opts.Format == "" {
+		opts.Format = Own
+	}
+	if opts.Boot == nil {
+		opts.Boot = ReadBoot
+	}
+	var err error
+	if opts.Policy, err = opts.Policy.check(); err != nil {
+		return nil, err
+	}
+	p := opts.Policy
+	switch opts.Format {
+	case Own, Systemd:
+	case Talos:
+		if !p.Signed || p.PIN || p.Latch {
+			return nil, fail(Refused, nil, "tokens of Talos have a signed policy, and neither a PIN nor a latch")
+		}
+	default:
+		return nil, fail(Refused, nil, "there is no token format %q; use %s, %s or %s", opts.Format, Own, Talos, Systemd)
+	}
+	if p.PIN && opts.PIN == nil {
+		return nil, fail(PINMissing, nil, "the policy has a PIN, and there is nobody to ask for it")
+	}
+	return &Provider{opts}, nil
+}
+
+// Enroll implements [keys.Provider]: it seals 32 random bytes to the state that
+// the machine is in.
+func (p *Provider) Enroll(ctx context.Context, req keys.Request) (*secret.Bytes, json.RawMessage, error) {
+	switch p.opts.Format {
+	case Talos:
+		return p.enrollTalos(ctx, req)
+	case Systemd:
+		return p.enrollSystemd(ctx, req)
+	}
+	return p.enrollOwn(ctx, req)
+}
+
+// Recover implements [keys.Provider].
+func (p *Provider) Recover(ctx context.Context, req keys.Request, raw json.RawMessage) (*secret.Bytes, error) {
+	o, err := p.Open(ctx, req, raw)
+	return o.Passphrase, err
+}
+
+// Open is Recover, with all that the token holds.
+func (p *Provider) Open(ctx context.Context, req keys.Request, raw json.RawMessage) (Opened, error) {
+	switch typ := token.TypeOf(raw); typ {
+	case token.TypeOwn:
+		return p.openOwn(ctx, req, raw)
+	case token.TypeTalos:
+		return p.openTalos(ctx, raw)
+	case token.TypeSystemd:
+		return p.openSystemd(ctx, raw)
+	default:
+		return Opened{}, fail(Damaged, nil, "the token's type is %q, which is none of a TPM's", typ)
+	}
+}
+
+// boot reads the boot image's signatures, for a policy that has some.
+func (p *Provider) boot(signed bool) (Boot, error) {
+	if !signed {
+		return Boot{}, nil
+	}
+	b, err := p.opts.Boot()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return Boot{}, fail(SignatureMissing, err, "the signatures of the boot image cannot be read")
+	}
+	return b, nil
+}
+
+// seal runs a plan. The value is made here; the caller wipes it.
+func (p *Provider) seal(ctx context.Context, plan plan) (sealed, *secret.Bytes, error) {
+	plan.policy = p.opts.Policy
+	var err error
+	if plan.boot, err = p.boot(plan.policy.Signed); err != nil {
+		return sealed{}, nil, err
+	}
+	plan.value = secret.Random(keySize)
+	// The work may go on after the context ended, so it has copies of its own.
+	own := plan
+	own.value, own.pin = plan.value.Clone(), pinKey{auth: plan.pin.auth.Clone()}
+	wipe := func() { own.value.Wipe(); own.pin.wipe() }
+	s, err := run(ctx, p.opts.Device, leave, wipe, func(l *link) (sealed, error) { return seal(l, own) })
+	if err != nil {
+		plan.value.Wipe()
+		return sealed{}, nil, err
+	}
+	return s, plan.value, nil
+}
+
+// unseal runs what a token says.
+func (p *Provider) unseal(ctx context.Context, s sealed, auth *secret.Bytes) (*secret.Bytes, error) {
+	own := auth.Clone()
+	return run(ctx, p.opts.Device, (*secret.Bytes).Wipe, own.Wipe, func(l *link) (*secret.Bytes, error) {
+		value, err := s.unseal(l, own)
+		if err == nil && value.Len() != keySize {
+			value.Wipe()
+			return nil, fail(Damaged, nil, "the sealed key has another length than %d bytes", keySize)
+		}
+		return value, err
+	})
+}
+
+// Format prints what the provider does, not what it holds.
+func (p *Provider) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "tpm.Provider(%s)", p.opts.Format) }

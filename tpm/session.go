@@ -1,0 +1,194 @@
+package tpm
+
+import (
+	"crypto"
+	"crypto/aes"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"slices"
+
+	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
+
+	"github.com/cryptctl/cryptctl/secret"
+)
+
+const nonceSize = 16
+
+// aesBits is the key size of parameter encryption: some TPMs refuse 256.
+const aesBits = 128
+
+// hmacSession starts a session that encrypts the first parameter in both
+// directions, salted to a storage root key.
+func hmacSession(l *link, parent storageKey) (tpm2.Session, func(), error) {
+	s, _, err := tpm2.HMACSession(l, tpm2.TPMAlgSHA256, nonceSize,
+		tpm2.Salted(parent.handle, parent.public), tpm2.AESEncryption(aesBits, tpm2.EncryptInOut))
+	if err != nil {
+		return nil, nil, err
+	}
+	h := s.Handle()
+	if err := ofKind(h, tpm2.TPMHTHMACSession); err != nil {
+		return nil, nil, err
+	}
+	return s, func() { l.flush(h) }, nil
+}
+
+// policySession is a policy session whose answers are encrypted, salted to a
+// storage root key. It does what go-tpm's own does, but for auth values with a
+// zero byte inside: that one cuts them there, and about every eighth PIN of
+// systemd's tokens would be refused as wrong.
+type policySession struct {
+	handle  tpm2.TPMHandle
+	key     []byte // of the session
+	auth    *secret.Bytes
+	caller  []byte // nonces
+	fromTPM []byte
+}
+
+// startPolicy starts a session. auth is the PIN's auth value, nil without; the
+// caller wipes it after the session.
+func startPolicy(l *link, parent storageKey, auth *secret.Bytes) (*policySession, func(), error) {
+	public, err := tpm2.ImportEncapsulationKey(&parent.public)
+	if err != nil {
+		return nil, nil, err
+	}
+	salt, encrypted, err := tpm2.CreateEncryptedSalt(rand.Reader, public)
+	if err != nil {
+		return nil, nil, err
+	}
+	s := &policySession{auth: auth, caller: make([]byte, nonceSize)}
+	rand.Read(s.caller) // never fails
+	rsp, err := tpm2.StartAuthSession{
+		TPMKey: parent.handle, Bind: tpm2.TPMRHNull,
+		NonceCaller:   tpm2.TPM2BNonce{Buffer: s.caller},
+		EncryptedSalt: tpm2.TPM2BEncryptedSecret{Buffer: encrypted},
+		SessionType:   tpm2.TPMSEPolicy,
+		Symmetric: tpm2.TPMTSymDef{
+			Algorithm: tpm2.TPMAlgAES,
+			KeyBits:   tpm2.NewTPMUSymKeyBits(tpm2.TPMAlgAES, tpm2.TPMKeyBits(aesBits)),
+			Mode:      tpm2.NewTPMUSymMode(tpm2.TPMAlgAES, tpm2.TPMAlgCFB),
+		},
+		AuthHash: tpm2.TPMAlgSHA256,
+	}.Execute(l)
+	if err != nil {
+		return nil, nil, err
+	}
+	s.handle, s.fromTPM = tpm2.TPMHandle(rsp.SessionHandle), rsp.NonceTPM.Buffer
+	if err := ofKind(s.handle, tpm2.TPMHTPolicySession); err != nil {
+		return nil, nil, err
+	}
+	s.key = tpm2.KDFa(crypto.SHA256, salt, "ATH", s.fromTPM, s.caller, 8*sha256.Size)
+	clear(salt)
+	return s, func() { l.flush(s.handle); clear(s.key) }, nil
+}
+
+// attributes: the session stays after its use, and encrypts answers.
+func attributes() tpm2.TPMASession { return tpm2.TPMASession{ContinueSession: true, Encrypt: true} }
+
+// value is the key of MACs and of encryption (Part 1, 19.6.5 and 21.2). TPMs keep
+// auth values without the zeros at their end.
+func (s *policySession) value() []byte {
+	return append(slices.Clone(s.key), trimZeros(s.auth.Bytes())...)
+}
+
+func trimZeros(auth []byte) []byte {
+	for len(auth) > 0 && auth[len(auth)-1] == 0 {
+		auth = auth[:len(auth)-1]
+	}
+	return auth
+}
+
+func (s *policySession) mac(newer, older []byte, attrs tpm2.TPMASession, add []byte, parts ...[]byte) []byte {
+	h := sha256.New()
+	for _, p := range parts {
+		h.Write(p)
+	}
+	key := s.value()
+	defer clear(key)
+	m := hmac.New(sha256.New, key)
+	for _, p := range [][]byte{h.Sum(nil), newer, older, add, tpm2.Marshal(attrs)} {
+		m.Write(p)
+	}
+	return m.Sum(nil)
+}
+
+// Authorize implements [tpm2.Session].
+func (s *policySession) Authorize(cc tpm2.TPMCC, parms, addNonces []byte, names []tpm2.TPM2BName, _ int) (*tpm2.TPMSAuthCommand, error) {
+	parts := [][]byte{binary.BigEndian.AppendUint32(nil, uint32(cc))}
+	for _, n := range names {
+		parts = append(parts, n.Buffer)
+	}
+	mac := s.mac(s.caller, s.fromTPM, attributes(), addNonces, append(parts, parms)...)
+	return &tpm2.TPMSAuthCommand{
+		Handle: s.handle, Nonce: tpm2.TPM2BNonce{Buffer: s.caller},
+		Attributes: attributes(), Authorization: tpm2.TPM2BData{Buffer: mac},
+	}, nil
+}
+
+// Validate implements [tpm2.Session].
+func (s *policySession) Validate(rc tpm2.TPMRC, cc tpm2.TPMCC, parms []byte, _ []tpm2.TPM2BName, _ int, auth *tpm2.TPMSAuthResponse) error {
+	s.fromTPM = auth.Nonce.Buffer
+	head := binary.BigEndian.AppendUint32(nil, uint32(rc))
+	head = binary.BigEndian.AppendUint32(head, uint32(cc))
+	if !hmac.Equal(s.mac(s.fromTPM, s.caller, auth.Attributes, nil, head, parms), auth.Authorization.Buffer) {
+		return errors.New("an answer whose MAC is wrong")
+	}
+	if !auth.Attributes.Encrypt {
+		return errors.New("an answer that is not encrypted")
+	}
+	return nil
+}
+
+// Decrypt implements [tpm2.Session]: AES in CFB mode (Part 1, 21.3).
+func (s *policySession) Decrypt(parameter []byte) error {
+	value := s.value()
+	defer clear(value)
+	keyIV := tpm2.KDFa(crypto.SHA256, value, "CFB", s.fromTPM, s.caller, aesBits+8*aes.BlockSize)
+	block, err := aes.NewCipher(keyIV[:aesBits/8])
+	if err != nil {
+		return err
+	}
+	feed, pad := keyIV[aesBits/8:], make([]byte, aes.BlockSize)
+	for len(parameter) > 0 {
+		block.Encrypt(pad, feed)
+		n := min(len(parameter), aes.BlockSize)
+		feed = slices.Clone(parameter[:n])
+		for i := range n {
+			parameter[i] ^= pad[i]
+		}
+		parameter = parameter[n:]
+	}
+	return nil
+}
+
+// Init implements [tpm2.Session]: the session is there.
+func (s *policySession) Init(transport.TPM) error { return nil }
+
+// CleanupFailure implements [tpm2.Session]: whoever started the session ends it.
+func (s *policySession) CleanupFailure(transport.TPM) error { return nil }
+
+// NonceTPM implements [tpm2.Session].
+func (s *policySession) NonceTPM() tpm2.TPM2BNonce { return tpm2.TPM2BNonce{Buffer: s.fromTPM} }
+
+// NewNonceCaller implements [tpm2.Session].
+func (s *policySession) NewNonceCaller() error {
+	s.caller = make([]byte, nonceSize)
+	rand.Read(s.caller) // never fails
+	return nil
+}
+
+// IsEncryption implements [tpm2.Session].
+func (s *policySession) IsEncryption() bool { return true }
+
+// IsDecryption implements [tpm2.Session].
+func (s *policySession) IsDecryption() bool { return false }
+
+// Encrypt implements [tpm2.Session]: commands are not encrypted, for none that
+// carries a secret is sent in such a session.
+func (s *policySession) Encrypt([]byte) error { return nil }
+
+// Handle implements [tpm2.Session].
+func (s *policySession) Handle() tpm2.TPMHandle { return s.handle }
