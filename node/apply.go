@@ -127,7 +127,10 @@ func (n *Node) store(m *machine) error {
 	f := n.files()
 	stored, err := f.config(n.read)
 	if err != nil {
-		n.notice("the stored machine configuration cannot be read: %v", err)
+		n.notice("the stored machine configuration cannot be read and is set aside: %v", err)
+		if err := f.setAside(); err != nil {
+			return err
+		}
 	}
 	for _, former := range []*machine{stored, n.config} {
 		if former == nil || former.text.Equal(m.text) {
@@ -172,6 +175,9 @@ func (n *Node) activate(ctx context.Context, m *machine, trial bool) error {
 		}
 		report, err := v.Rekey(ctx, encryptionOf(n.machine(), e, encryptions(former, name)...))
 		n.reconciled(name, report, err)
+		if err == nil && v.Locked == nil {
+			err = n.files().record(name, v.Identity)
+		}
 		errs = append(errs, err)
 	}
 	n.openOthers(ctx, m)

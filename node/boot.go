@@ -46,6 +46,11 @@ func (n *Node) boot(ctx context.Context) error {
 		return err
 	}
 	if slices.Contains(notes.wiping, stateName) {
+		// Without a configuration in force nothing depends on a STATE that is open: a
+		// first configuration failed, and is undone.
+		if err := n.closeVolume(stateName); err != nil {
+			return err
+		}
 		if err := n.wipe(ctx, notes); err != nil && slices.Contains(notes.wiping, stateName) {
 			return err
 		}

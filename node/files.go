@@ -116,8 +116,21 @@ func (f files) keepFormer(m *machine) error {
 	return f.write(formerName(m), m.text.Bytes())
 }
 
-func formerName(m *machine) string {
-	sum := sha256.Sum256(m.text.Bytes())
+// setAside keeps a stored configuration that cannot be read here among the former
+// ones: it may have the only keys of a volume, and another version may read it.
+func (f files) setAside() error {
+	text, err := os.ReadFile(filepath.Join(f.dir, configFile))
+	if err != nil {
+		return err
+	}
+	defer clear(text)
+	return f.write(formerText(text), text)
+}
+
+func formerName(m *machine) string { return formerText(m.text.Bytes()) }
+
+func formerText(text []byte) string {
+	sum := sha256.Sum256(text)
 	return filepath.Join(formerDir, hex.EncodeToString(sum[:8])+".yaml")
 }
 
@@ -143,24 +156,25 @@ func (f files) identities() (map[string]*volume.Identity, error) {
 	if err == nil {
 		err = json.Unmarshal(text, &all)
 	}
+	if err == nil && all == nil {
+		err = errors.New("it holds null")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(f.dir, identityFile), err)
 	}
 	return all, nil
 }
 
-// record notes which volume a volume is; nil forgets it.
+// record notes which volume a volume is; nil that it is none: wiped, or plain.
 func (f files) record(name string, id *volume.Identity) error {
 	all, err := f.identities()
 	if err != nil {
 		return err
 	}
-	if old := all[name]; old == id || old != nil && id != nil && *old == *id {
+	if old, seen := all[name]; seen && (old == id || old != nil && id != nil && *old == *id) {
 		return nil
 	}
-	if all[name] = id; id == nil {
-		delete(all, name)
-	}
+	all[name] = id
 	text, err := json.MarshalIndent(all, "", "  ")
 	if err != nil {
 		return err

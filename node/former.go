@@ -38,10 +38,13 @@ func (n *Node) forget() error {
 }
 
 // needs reports whether a former configuration has keys that a header may have
-// and no other one has. A volume that is not recorded was wiped.
+// and no other one has. A volume that is recorded as none was wiped, or is plain.
 func (n *Node) needs(old *machine, kept []*machine, known map[string]*volume.Identity) bool {
 	return slices.ContainsFunc(old.Volumes, func(e config.Encryption) bool {
-		if n.inStep[e.Volume] == n.config || known[e.Volume] == nil { // STATE has its candidates in META
+		if e.Volume == stateName || n.inStep[e.Volume] == n.config { // STATE has its candidates in META
+			return false
+		}
+		if id, seen := known[e.Volume]; seen && id == nil {
 			return false
 		}
 		return !slices.ContainsFunc(kept, func(m *machine) bool {

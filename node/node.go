@@ -71,6 +71,7 @@ type Node struct {
 	inStep  map[string]*machine // by volume, the configuration that its header has the keys of
 	state   *volume.Volume
 	volumes map[string]*volume.Volume // all open ones but STATE
+	reports map[string]*keys.Report   // of the last reconciliation of each volume
 	salt    *secret.Bytes
 	trial   *trial
 
@@ -101,7 +102,7 @@ func New(opts Options) *Node {
 	if opts.Keys.Log == nil {
 		opts.Keys.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{opts: opts, log: opts.Keys.Log, volumes: map[string]*volume.Volume{}, inStep: map[string]*machine{}}
+	n := &Node{opts: opts, log: opts.Keys.Log, volumes: map[string]*volume.Volume{}, inStep: map[string]*machine{}, reports: map[string]*keys.Report{}}
 	n.view.status.Phase = Booting
 	return n
 }
@@ -132,23 +133,35 @@ func (n *Node) closeVolume(name string) error {
 	if v == nil {
 		return nil
 	}
-	if err := v.Close(); err != nil {
+	mounted := v.Dir() != ""
+	err := v.Close()
+	if err != nil && (v.Dir() != "" || !mounted) {
 		return err
 	}
+	// Unmounted is closed, even if the mapping stays for now: what lies in the
+	// volume's directory is not the volume's any more.
 	n.view.volume(name, func(s *VolumeStatus) { s.Phase, s.Dir = VolumeClosed, "" })
 	delete(n.inStep, name)
+	delete(n.reports, name)
 	if delete(n.volumes, name); name == stateName {
 		n.state, n.config = nil, nil
 		n.salt.Wipe()
 		n.salt = nil
 	}
-	return nil
+	return err
 }
 
-// begin starts a flow; what it returns ends it.
+// begin starts a flow; what it returns ends it: no secret stays but those of the
+// configurations in force and before a trial.
 func (n *Node) begin() (end func()) {
 	n.mu.Lock()
 	return func() {
+		for _, v := range n.volumes {
+			v.Release()
+		}
+		if n.state != nil {
+			n.state.Release()
+		}
 		n.used = slices.DeleteFunc(n.used, func(m *machine) bool {
 			if m == n.config || n.trial != nil && m == n.trial.before {
 				return false

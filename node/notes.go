@@ -74,8 +74,8 @@ func parseNotes(m *meta.Meta) (*notes, error) {
 	errs := []error{note(m, tagCandidates, &raw), note(m, tagIdentity, &n.identity), note(m, tagWiping, &n.wiping)}
 	for _, value := range raw {
 		e, err := meta.ParseEncryption(value)
-		if err == nil && e != nil && len(e.Keys) > 0 {
-			n.candidates = append(n.candidates, fromMeta(e))
+		if c := fromMeta(e); err == nil && c != nil && len(c.Keys) > 0 {
+			n.candidates = append(n.candidates, c)
 		}
 		clear(value)
 		errs = append(errs, err)

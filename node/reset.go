@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/cryptctl/cryptctl/config"
+	"github.com/cryptctl/cryptctl/keys"
 	"github.com/cryptctl/cryptctl/volume"
 )
 
@@ -37,29 +39,47 @@ func (n *Node) Reset(ctx context.Context, labels []string) error {
 		return fmt.Errorf("%w; what was named is wiped on the next boot", err)
 	}
 	notes, err := n.readNotes()
-	if err != nil {
+	if err == nil {
+		err = n.wipe(ctx, notes)
+	}
+	if !slices.Contains(labels, stateName) {
 		return err
 	}
-	return n.wipe(ctx, notes)
+	if n.blank = err == nil; n.blank {
+		n.phase(Maintenance, "STATE was wiped: reboot, or apply a machine configuration")
+	} else {
+		n.phase(Failed, err.Error())
+	}
+	return err
 }
 
-// losesSalt is an error when wiping STATE would lock a volume that stays.
+// losesSalt is an error when wiping STATE would lock a volume that stays: it has
+// keys that are locked to STATE, and no other one was seen to open it.
 func (n *Node) losesSalt(label string, labels []string) error {
 	if label != stateName || n.config == nil {
 		return nil
 	}
+	known, err := n.files().identities()
+	if err != nil {
+		return err
+	}
 	for _, e := range n.config.Volumes {
-		locked := 0
-		for _, k := range e.Keys {
-			if k.LockToState {
-				locked++
-			}
+		locked := slices.ContainsFunc(e.Keys, func(k config.Key) bool { return k.LockToState })
+		if !locked || known[e.Volume] == nil || slices.Contains(labels, e.Volume) || n.opensWithoutSalt(e) {
+			continue
 		}
-		if locked > 0 && locked == len(e.Keys) && !slices.Contains(labels, e.Volume) {
-			return fmt.Errorf("all keys of %s are locked to STATE: without STATE nothing opens it; wipe it too, or give it another key first", e.Volume)
-		}
+		return fmt.Errorf("%s has keys that are locked to STATE, and no other was seen to open it: without STATE it would be lost; wipe it too, or give it another key first", e.Volume)
 	}
 	return nil
+}
+
+func (n *Node) opensWithoutSalt(e config.Encryption) bool {
+	report := n.reports[e.Volume]
+	return report != nil && slices.ContainsFunc(e.Keys, func(k config.Key) bool {
+		return !k.LockToState && slices.ContainsFunc(report.Slots, func(s keys.Result) bool {
+			return s.Slot == k.Slot && isProven(s.Outcome)
+		})
+	})
 }
 
 // closeFor closes the volumes that are to be wiped, and with STATE all others,
@@ -77,8 +97,6 @@ func (n *Node) closeFor(labels []string) error {
 			return err
 		}
 		n.endTrial()
-		n.blank = true
-		n.phase(Maintenance, "STATE was wiped: reboot, or apply a machine configuration")
 	}
 	return nil
 }
@@ -158,12 +176,15 @@ func (n *Node) strikeOut(notes *notes, done []string) error {
 			return err
 		}
 	}
-	notes.wiping = slices.DeleteFunc(notes.wiping, func(l string) bool { return slices.Contains(done, l) })
-	return n.changeNotes(func(e *editor) {
+	err := n.changeNotes(func(e *editor) {
 		if e.wiping(e.without(done...)); state {
 			e.state(nil)
 			e.candidates(nil)
 			e.identity(nil)
 		}
 	})
+	if err == nil {
+		notes.wiping = slices.DeleteFunc(notes.wiping, func(l string) bool { return slices.Contains(done, l) })
+	}
+	return err
 }

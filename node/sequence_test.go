@@ -241,6 +241,157 @@ func TestWipeFails(t *testing.T) {
 	}
 }
 
+// TestWipeOfStateFails: STATE is not taken for empty, and its wipe goes on.
+func TestWipeOfStateFails(t *testing.T) {
+	t.Parallel()
+	r := running(t, config(k("s0"), k("e0")))
+	r.write(t, "STATE")
+	r.sys.FailAt("Zero", 1, errors.New("medium error"))
+	if err := r.Reset(t.Context(), k("STATE")); err == nil {
+		t.Fatal("the wipe did not fail")
+	}
+	r.wantPhase(t, node.Failed)
+	if _, err := r.Apply(t.Context(), []byte(config(nil, nil)), node.Auto); !errors.Is(err, node.ErrPhase) {
+		t.Errorf("apply: %v", err)
+	}
+	if err := r.Boot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.wantPhase(t, node.Maintenance)
+	r.apply(t, config(k("s0"), k("e0")), node.Auto)
+	if r.wantOpen(t, "STATE", "EPHEMERAL"); r.has(t, "STATE") {
+		t.Error("STATE was not wiped")
+	}
+}
+
+// TestHalfClosed: STATE is unmounted and its mapping stays. What lies in its
+// directory then is not taken for what STATE holds.
+func TestHalfClosed(t *testing.T) {
+	t.Parallel()
+	r := running(t, config(k("s0"), k("e0")))
+	r.write(t, "STATE")
+	r.sys.Hold("luks2-STATE", "a container")
+	if err := r.Reset(t.Context(), k("STATE")); err == nil {
+		t.Fatal("wiped in use")
+	}
+	if _, err := r.Apply(t.Context(), []byte(config(k("s1"), k("e1"))), node.Auto); !errors.Is(err, node.ErrPhase) {
+		t.Errorf("apply: %v", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(r.dir("STATE"), "*")); len(left) > 0 {
+		t.Errorf("written where STATE was: %q", left)
+	}
+	r.mustReboot(t)
+	r.wantPhase(t, node.Maintenance)
+	r.apply(t, config(k("s0"), k("e0")), node.Auto)
+	if r.wantOpen(t, "STATE", "EPHEMERAL"); r.has(t, "STATE") {
+		t.Error("STATE was not wiped")
+	}
+}
+
+// TestLateFailure: the first configuration, a plain one, fails at its last step.
+// Booting again undoes it; what comes after is never wiped.
+func TestLateFailure(t *testing.T) {
+	t.Parallel()
+	for _, step := range []int{2, 3} { // of META: before and after STATE is made
+		r := newRig(t)
+		r.mustReboot(t)
+		n := 0
+		r.CutBefore(func(s string) error {
+			if s == "META" {
+				n++
+			}
+			if n >= step {
+				return errCut
+			}
+			return nil
+		})
+		if _, err := r.Apply(t.Context(), []byte(config(nil, nil)), node.Auto); err == nil && step == 2 {
+			t.Fatal("the last step did not fail")
+		}
+		r.CutBefore(nil)
+		if err := r.Boot(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if r.Status().Phase == node.Maintenance {
+			r.apply(t, config(nil, nil), node.Auto)
+		}
+		r.write(t, "STATE")
+		r.mustReboot(t)
+		r.wantPhase(t, node.Running)
+		if !r.has(t, "STATE") {
+			t.Errorf("META write %d failed: STATE was wiped afterwards", step)
+		}
+	}
+}
+
+// TestNotRecorded: a volume that is not there and was never recorded, such as one
+// of Talos, has the keys of the configuration that was in force.
+func TestNotRecorded(t *testing.T) {
+	t.Parallel()
+	r := running(t, config(k("s0"), k("e0")))
+	r.write(t, "EPHEMERAL")
+	if err := os.Remove(filepath.Join(r.dir("STATE"), "cryptctl/identities.json")); err != nil {
+		t.Fatal(err)
+	}
+	path, _ := r.sys.Find("EPHEMERAL")
+	r.sys = r.sys.Reboot()
+	r.sys.SetLabel("EPHEMERAL")
+	r.renew()
+	if err := r.Boot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.apply(t, config(k("s0"), k("e1")), node.Auto)
+	r.sys = r.sys.Reboot()
+	r.sys.SetLabel("EPHEMERAL", path)
+	r.renew()
+	if err := r.Boot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if r.wantOpen(t, "EPHEMERAL"); !r.has(t, "EPHEMERAL") || !r.opensWith(t, "EPHEMERAL", "e1") {
+		t.Error("its keys were forgotten")
+	}
+}
+
+// TestSetAside: a stored configuration that cannot be read is not lost.
+func TestSetAside(t *testing.T) {
+	t.Parallel()
+	r := running(t, config(k("s0"), k("e0")))
+	if err := os.WriteFile(filepath.Join(r.dir("STATE"), "config.yaml"), []byte("machine: ["), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r.reboot(t) == nil {
+		t.Fatal("it could be read")
+	}
+	r.apply(t, config(k("s0"), k("e1")), node.Auto)
+	kept, _ := filepath.Glob(filepath.Join(r.dir("STATE"), "cryptctl/former/*.yaml"))
+	if len(kept) != 1 {
+		t.Fatalf("kept %q", kept)
+	}
+	if text, err := os.ReadFile(kept[0]); err != nil || string(text) != "machine: [" {
+		t.Errorf("%q, %v", text, err)
+	}
+}
+
+// TestSaltInUse: that another key is configured does not mean that it opens.
+func TestSaltInUse(t *testing.T) {
+	t.Parallel()
+	conf := strings.Replace(locked("s0", "e0"), "        passphrase: \"e0\"\n", "        passphrase: \"e0\"\n    - slot: 1\n      kms:\n        endpoint: https://kms.example.com\n", 1)
+	r := running(t, locked("s0", "e0"))
+	r.apply(t, conf, node.Staged)
+	r.mustReboot(t)
+	if v := r.volume(t, "EPHEMERAL"); v.Phase != node.VolumeOpen {
+		t.Fatalf("%+v", v)
+	}
+	if err := r.Reset(t.Context(), k("STATE")); err == nil || !strings.Contains(err.Error(), "locked to STATE") {
+		t.Errorf("wiping the salt: %v", err)
+	}
+	both := strings.Replace(conf, "kms:\n        endpoint: https://kms.example.com\n", "static:\n        passphrase: other\n", 1)
+	r.apply(t, both, node.Auto)
+	if err := r.Reset(t.Context(), k("STATE")); err != nil {
+		t.Errorf("another key opens: %v", err)
+	}
+}
+
 // TestWaits: a volume whose directory lies on EPHEMERAL waits for it.
 func TestWaits(t *testing.T) {
 	t.Parallel()

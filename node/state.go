@@ -89,11 +89,19 @@ func (n *Node) install(ctx context.Context, text []byte) error {
 			return err
 		}
 	}
-	if err := n.files().write(configFile, m.text.Bytes()); err != nil {
+	f := n.files()
+	if _, err := f.config(n.read); err != nil {
+		if err := f.setAside(); err != nil {
+			return fmt.Errorf("keep the configuration that cannot be read: %w", err)
+		}
+	}
+	if err := f.write(configFile, m.text.Bytes()); err != nil {
 		return err
 	}
 	err = n.changeNotes(func(e *editor) {
-		e.identity(n.state.Identity)
+		if made || n.state.Identity != nil {
+			e.identity(n.state.Identity)
+		}
 		if made { // else META has keys that opened it, and syncState sees to the rest
 			e.state(m.encryption(stateName))
 			e.candidates(nil)
@@ -113,6 +121,11 @@ func (n *Node) makeState(ctx context.Context, e *config.Encryption) error {
 	notes, err := n.readNotes()
 	if err != nil {
 		return err
+	}
+	if slices.Contains(notes.wiping, stateName) { // an attempt before this one was cut off
+		if err := n.wipe(ctx, notes); err != nil {
+			return err
+		}
 	}
 	err = n.changeNotes(func(ed *editor) {
 		if ed.candidates(withSet(notes.candidates, e)); e == nil {
@@ -157,10 +170,7 @@ func (n *Node) rekeyState(ctx context.Context, want *config.Encryption, trial bo
 		return nil, err
 	}
 	if sameKeys(notes.state, want) && len(notes.candidates) == 0 {
-		if n.state.Reconciled() {
-			return n.state.Rekey(ctx, encryptionOf(n.machine(), want))
-		}
-		return n.state.Reconcile(ctx)
+		return n.inPlace(ctx, want, notes)
 	}
 	candidates := notes.candidates
 	if !sameKeys(notes.state, want) {
@@ -183,7 +193,22 @@ func (n *Node) rekeyState(ctx context.Context, want *config.Encryption, trial bo
 	return report, errors.Join(err, n.changeNotes(func(e *editor) {
 		e.state(want)
 		e.candidates(left)
+		if n.state.Identity != nil {
+			e.identity(n.state.Identity)
+		}
 	}))
+}
+
+// inPlace brings STATE's slots in line with keys that META has already.
+func (n *Node) inPlace(ctx context.Context, want *config.Encryption, notes *notes) (*keys.Report, error) {
+	if !n.state.Reconciled() {
+		return n.state.Reconcile(ctx)
+	}
+	report, err := n.state.Rekey(ctx, encryptionOf(n.machine(), want))
+	if id := n.state.Identity; id != nil && notes.identity == nil { // it was mapped, and no key opened it
+		err = errors.Join(err, n.changeNotes(func(e *editor) { e.identity(id) }))
+	}
+	return report, err
 }
 
 // maxCandidates bounds how many key sets META keeps while slots cannot be put in
@@ -208,7 +233,7 @@ func stillNeeded(r *keys.Report, sets []*config.Encryption, want *config.Encrypt
 
 // proven reports whether a configured key was seen to open the volume.
 func proven(r *keys.Report) bool {
-	return slices.ContainsFunc(r.Slots, func(s keys.Result) bool {
-		return s.Outcome == keys.Kept || s.Outcome == keys.Added || s.Outcome == keys.Replaced
-	})
+	return slices.ContainsFunc(r.Slots, func(s keys.Result) bool { return isProven(s.Outcome) })
 }
+
+func isProven(o keys.Outcome) bool { return o == keys.Kept || o == keys.Added || o == keys.Replaced }

@@ -123,6 +123,9 @@ func (n *Node) opened(v *volume.Volume) {
 
 // reconciled notes and shows what became of the slots.
 func (n *Node) reconciled(name string, r *keys.Report, err error) {
+	if r != nil {
+		n.reports[name] = r
+	}
 	if delete(n.inStep, name); r != nil && err == nil && r.Blocked() == 0 {
 		n.inStep[name] = n.config
 	}

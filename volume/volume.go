@@ -121,6 +121,10 @@ func (v *Volume) Close() error {
 	return nil
 }
 
+// Release gives up the keys and the file that an open volume holds in this process.
+// Its slots are not reconciled any more, but for [Volume.Rekey].
+func (v *Volume) Release() { v.release() }
+
 // Reconciled reports whether the slots are as the specification says, or were
 // tried to be made so.
 func (v *Volume) Reconciled() bool { return v.session == nil }
