@@ -134,17 +134,6 @@ func (a after) Recover(ctx context.Context, req keys.Request, token json.RawMess
 	}
 }
 
-// slow is a provider that answers late.
-type slow struct {
-	keys.Static
-	after time.Duration
-}
-
-func (s slow) Recover(ctx context.Context, req keys.Request, token json.RawMessage) (*secret.Bytes, error) {
-	time.Sleep(s.after)
-	return s.Static.Recover(ctx, req, token)
-}
-
 // TestOpenError reads the whole text: it is all that an operator has when a
 // machine does not come up.
 func TestOpenError(t *testing.T) {
