@@ -16,6 +16,7 @@ import (
 
 	"github.com/cryptctl/cryptctl/keys"
 	"github.com/cryptctl/cryptctl/secret"
+	"github.com/cryptctl/cryptctl/tpm/pcrsig"
 	"github.com/cryptctl/cryptctl/tpm/token"
 	"github.com/cryptctl/cryptctl/tpm/tpmtest"
 )
@@ -63,7 +64,10 @@ func compatMachine(t *testing.T) (*tpmtest.Machine, *rsa.PrivateKey, func() (Boo
 	if err != nil {
 		t.Fatal(err)
 	}
-	file, _ := json.Marshal(map[string][]signatureEntry{bankSHA256: {{PCRs: []int{11}, Fingerprint: fingerprint(c.key), Policy: hex.EncodeToString(policy), Signature: signature}}})
+	file, err := pcrsig.Signatures{bankSHA256: {{PCRs: []int{11}, Fingerprint: pcrsig.Fingerprint(c.key), Policy: policy, Signature: signature}}}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
 	der, _ := x509.MarshalPKIXPublicKey(&key.PublicKey)
 	boot := Boot{pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), file}
 	return m, key, func() (Boot, error) { return boot, nil }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/cryptctl/cryptctl/keys"
 	"github.com/cryptctl/cryptctl/secret"
+	"github.com/cryptctl/cryptctl/tpm/pcrsig"
 	"github.com/cryptctl/cryptctl/tpm/token"
 )
 
@@ -46,7 +47,7 @@ func (p *Provider) openTalos(ctx context.Context, raw json.RawMessage) (Opened, 
 	if len(boot.PublicKey) == 0 {
 		return Opened{}, fail(SignatureMissing, nil, "the boot image brings no public key for PCR policies (section .pcrpkey); boot one that does")
 	}
-	key, err := parseKey(boot.PublicKey)
+	key, err := pcrsig.ParsePublicKey(boot.PublicKey)
 	if err != nil {
 		return Opened{}, fail(SignatureMissing, err, "the boot image's public key")
 	}
@@ -129,7 +130,7 @@ func (p *Provider) openSystemd(ctx context.Context, raw json.RawMessage) (Opened
 		if s.boot, err = p.boot(true); err != nil {
 			return Opened{}, err
 		}
-		if s.conditions.key, err = parseKey(t.Key); err != nil {
+		if s.conditions.key, err = pcrsig.ParsePublicKey(t.Key); err != nil {
 			return Opened{}, fail(Damaged, err, "the token's public key")
 		}
 		s.conditions.signed = t.Signed

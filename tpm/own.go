@@ -10,6 +10,7 @@ import (
 
 	"github.com/cryptctl/cryptctl/keys"
 	"github.com/cryptctl/cryptctl/secret"
+	"github.com/cryptctl/cryptctl/tpm/pcrsig"
 	"github.com/cryptctl/cryptctl/tpm/token"
 )
 
@@ -56,7 +57,7 @@ func (p *Provider) enrollOwn(ctx context.Context, req keys.Request) (*secret.Byt
 func (s sealed) describe(p Policy, pin *token.OwnPIN) token.OwnPolicy {
 	d := token.OwnPolicy{PCRs: s.prefixes, Latch: p.Latch, PIN: pin}
 	if s.conditions.key != nil {
-		d.Signed = &token.OwnSigned{Key: fingerprint(s.conditions.key), PCRs: s.conditions.signed}
+		d.Signed = &token.OwnSigned{Key: keyID(s.conditions.key), PCRs: s.conditions.signed}
 	}
 	return d
 }
@@ -141,11 +142,11 @@ func (p *Provider) readSigned(s *sealed, t token.OwnSigned) error {
 	if len(s.boot.PublicKey) == 0 {
 		return fail(SignatureMissing, nil, "the boot image brings no public key for PCR policies (section .pcrpkey); boot one that does")
 	}
-	key, err := parseKey(s.boot.PublicKey)
+	key, err := pcrsig.ParsePublicKey(s.boot.PublicKey)
 	if err != nil {
 		return fail(SignatureMissing, err, "the boot image's public key")
 	}
-	if got := fingerprint(key); got != t.Key {
+	if got := keyID(key); got != t.Key {
 		return fail(SignatureForeign, nil, "the boot image's PCR policies are signed by key %.16s, and this key was sealed for %.16s; open the volume with another key and seal again", got, t.Key)
 	}
 	if !slices.Equal(t.PCRs, signedPCRs()) {

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 
 	"github.com/cryptctl/cryptctl/secret"
+	"github.com/cryptctl/cryptctl/tpm/pcrsig"
 	"github.com/cryptctl/cryptctl/tpm/token"
 )
 
@@ -29,7 +30,7 @@ type plan struct {
 func seal(l *link, p plan) (sealed, error) {
 	s := sealed{boot: p.boot, conditions: conditions{bank: bankSHA256, pcrs: p.policy.PCRs, pin: p.policy.PIN}}
 	if p.policy.Signed {
-		key, err := parseKey(p.boot.PublicKey)
+		key, err := pcrsig.ParsePublicKey(p.boot.PublicKey)
 		if err != nil {
 			return s, fail(SignatureMissing, err, "a signed policy needs the key that signs: boot a unified kernel image with a .pcrpkey section")
 		}

@@ -1,22 +1,19 @@
 package tpm
 
 import (
-	"bytes"
-	"crypto"
 	"crypto/rsa"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/hex"
-	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"slices"
 
 	"github.com/google/go-tpm/tpm2"
+
+	"github.com/cryptctl/cryptctl/tpm/pcr"
+	"github.com/cryptctl/cryptctl/tpm/pcrsig"
 )
 
 // Boot is what a unified kernel image brings along for a signed policy, as
@@ -66,31 +63,8 @@ func readLimited(path string) ([]byte, error) {
 	return content, err
 }
 
-// parseKey reads a public key that signs PCR policies.
-func parseKey(text []byte) (*rsa.PublicKey, error) {
-	block, _ := pem.Decode(text)
-	if block == nil {
-		return nil, errors.New("the public key for PCR policies is no PEM")
-	}
-	parsed, err := x509.ParsePKIXPublicKey(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("the public key for PCR policies: %w", err)
-	}
-	key, ok := parsed.(*rsa.PublicKey)
-	if !ok {
-		return nil, fmt.Errorf("the public key for PCR policies is %T; only RSA is used for them", parsed)
-	}
-	if n := key.N.BitLen(); n < 2048 || n > 4096 || n%8 != 0 {
-		return nil, fmt.Errorf("the public key for PCR policies has %d bits; 2048 to 4096 are possible", n)
-	}
-	return key, nil
-}
-
-// fingerprint identifies a key in signature files and in our tokens.
-func fingerprint(key *rsa.PublicKey) string {
-	sum := sha256.Sum256(x509.MarshalPKCS1PublicKey(key))
-	return hex.EncodeToString(sum[:])
-}
+// keyID is how our own tokens name a key.
+func keyID(key *rsa.PublicKey) string { return hex.EncodeToString(pcrsig.Fingerprint(key)) }
 
 // keyPublic is the key as a TPM object. Talos, and systemd at first, write the
 // exponent as it is; newer systemd writes 0 for 65537, which means the same and
@@ -118,15 +92,6 @@ func keyName(key *rsa.PublicKey, shortExponent bool) (*tpm2.TPM2BName, error) {
 	return tpm2.ObjectName(&public)
 }
 
-// signatureEntry is one signed policy of a signature file.
-type signatureEntry struct {
-	PCRs        []int  `json:"pcrs"`
-	Fingerprint string `json:"pkfp"`
-	Ref         string `json:"ref"`
-	Policy      string `json:"pol"`
-	Signature   []byte `json:"sig"`
-}
-
 // approval is a policy and a signature that was found good.
 type approval struct {
 	key       *rsa.PublicKey
@@ -145,32 +110,26 @@ func approve(boot Boot, c conditions, now PCRs) (*approval, error) {
 	if len(boot.Signatures) == 0 {
 		return nil, fail(SignatureMissing, nil, "there are no signatures of PCR policies; boot a unified kernel image that brings them")
 	}
-	var file map[string][]signatureEntry
-	if err := json.Unmarshal(boot.Signatures, &file); err != nil {
+	signed, err := pcrsig.Parse(boot.Signatures)
+	if err != nil {
 		return nil, fail(SignatureMissing, err, "the signatures of PCR policies cannot be read")
 	}
-	print, others := fingerprint(c.key), 0
-	for _, e := range file[c.bank] {
-		if e.Ref != "" || !slices.Equal(e.PCRs, c.signed) {
-			continue
-		}
-		if e.Fingerprint != print {
-			others++
-			continue
-		}
-		if pol, err := hex.DecodeString(e.Policy); err != nil || !bytes.Equal(pol, policy) {
-			continue
-		}
-		sum := sha256.Sum256(policy)
-		if err := rsa.VerifyPKCS1v15(c.key, crypto.SHA256, sum[:], e.Signature); err != nil {
-			return nil, fail(SignatureForeign, err, "the signature over the present PCRs %v is not by key %.16s, as it says", c.signed, print)
-		}
-		return &approval{c.key, c.shortExponent, policy, e.Signature}, nil
+	bank, err := pcr.BankByName(c.bank)
+	if err != nil {
+		return nil, err
 	}
-	if others > 0 && !slices.ContainsFunc(file[c.bank], func(e signatureEntry) bool { return e.Fingerprint == print }) {
-		return nil, fail(SignatureForeign, nil, "the boot image's PCR policies are signed by another key than %.16s, which this key was sealed for", print)
+	print := pcrsig.Fingerprint(c.key)
+	e, err := signed.Select(bank, c.signed, "", print, policy)
+	switch {
+	case errors.Is(err, pcrsig.ErrOtherKey):
+		return nil, fail(SignatureForeign, nil, "the boot image's PCR policies are signed by another key than %.8x, which this key was sealed for", print)
+	case err != nil:
+		return nil, fail(SignatureMissing, nil, "no signature by key %.8x fits the present value of PCR %v: another image was booted, or this phase of the boot was not signed", print, c.signed)
 	}
-	return nil, fail(SignatureMissing, nil, "no signature by key %.16s fits the present value of PCR %v: another image was booted, or this phase of the boot was not signed", print, c.signed)
+	if err := e.Verify(c.key); err != nil {
+		return nil, fail(SignatureForeign, err, "the signature over the present PCRs %v is not by key %.8x, as it says", c.signed, print)
+	}
+	return &approval{c.key, c.shortExponent, policy, e.Signature}, nil
 }
 
 // authorize has the TPM check the signature, and replaces what the session's

@@ -2,20 +2,18 @@ package uki
 
 import (
 	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/cryptctl/cryptctl/tpm/pcrsig"
 )
 
-// Limits of keys. TPMs load RSA keys of 2048 bits, some 3072, few 4096.
 const (
-	minKeyBits = 2048
-	maxKeyBits = 4096
-	sureBits   = 2048
+	sureBits   = 2048 // what every TPM loads; some take 3072, few 4096
 	maxKeyFile = 64 << 10
 )
 
@@ -94,7 +92,7 @@ func parseKey(text []byte) (*Key, error) {
 	default:
 		return nil, fmt.Errorf("it holds a %.40q, not a private RSA key", block.Type)
 	}
-	if err := checkSize(k.Public()); err != nil {
+	if err := pcrsig.CheckKey(k.Public()); err != nil {
 		return nil, err
 	}
 	return k, nil
@@ -102,15 +100,8 @@ func parseKey(text []byte) (*Key, error) {
 
 var errEncrypted = errors.New("it is encrypted: decrypt it with \"openssl pkey\", to a place that is not kept")
 
-func checkSize(key *rsa.PublicKey) error {
-	if bits := key.N.BitLen(); bits < minKeyBits || bits > maxKeyBits {
-		return fmt.Errorf("the RSA key has %d bits, wanted are %d to %d", bits, minKeyBits, maxKeyBits)
-	}
-	return nil
-}
-
 // String returns the fingerprint.
-func (k *Key) String() string { return fmt.Sprintf("RSA key %x", Fingerprint(k.Public())) }
+func (k *Key) String() string { return fmt.Sprintf("RSA key %x", pcrsig.Fingerprint(k.Public())) }
 
 // GoString is String.
 func (k *Key) GoString() string { return k.String() }
@@ -125,34 +116,4 @@ func (k *Key) PublicPEM() ([]byte, error) {
 		return nil, err
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), nil
-}
-
-// Fingerprint returns what names a key in Signatures: SHA-256 of its PKCS #1 DER
-// form.
-func Fingerprint(key *rsa.PublicKey) []byte {
-	sum := sha256.Sum256(x509.MarshalPKCS1PublicKey(key))
-	return sum[:]
-}
-
-// ParsePublicKey reads a public RSA key from PEM, as .pcrpkey holds it.
-func ParsePublicKey(text []byte) (*rsa.PublicKey, error) {
-	if len(text) > maxKeyFile {
-		return nil, fmt.Errorf("a public key of more than %d bytes", maxKeyFile)
-	}
-	block, _ := pem.Decode(text)
-	if block == nil || block.Type != "PUBLIC KEY" {
-		return nil, errors.New("it is not a public key in PEM form (BEGIN PUBLIC KEY)")
-	}
-	parsed, err := x509.ParsePKIXPublicKey(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("the public key: %w", err)
-	}
-	key, ok := parsed.(*rsa.PublicKey)
-	if !ok {
-		return nil, errors.New("the public key is not an RSA key")
-	}
-	if err := checkSize(key); err != nil {
-		return nil, err
-	}
-	return key, nil
 }

@@ -8,6 +8,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/cryptctl/cryptctl/tpm/pcrsig"
 )
 
 // SectionNames are the sections that systemd-stub knows, in the order in which
@@ -120,7 +122,7 @@ func (s Sections) PolicyKey() (*rsa.PublicKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := ParsePublicKey(text)
+	key, err := pcrsig.ParsePublicKey(text)
 	if err != nil {
 		return nil, fmt.Errorf("section %s: %w", SectionPolicyKey, err)
 	}
@@ -128,16 +130,16 @@ func (s Sections) PolicyKey() (*rsa.PublicKey, error) {
 }
 
 // Signatures returns what is in .pcrsig, ErrNoSection if there is none.
-func (s Sections) Signatures() (Signatures, error) {
+func (s Sections) Signatures() (pcrsig.Signatures, error) {
 	section, err := s.get(SectionSignatures)
 	if err != nil {
 		return nil, err
 	}
-	text, err := section.bytes(maxSignatures)
+	text, err := section.bytes(pcrsig.MaxSize)
 	if err != nil {
 		return nil, err
 	}
-	signatures, err := ParseSignatures(text)
+	signatures, err := pcrsig.Parse(text)
 	if err != nil {
 		return nil, fmt.Errorf("section %s: %w", SectionSignatures, err)
 	}

@@ -1,4 +1,13 @@
-package uki
+// Package pcrsig is the JSON of signed PCR policies: what a unified kernel image
+// has in .pcrsig and .pcrpkey, and what systemd-stub leaves in /.extra
+// (systemd-measure(1)).
+//
+//	Parse ──> Signatures ──Select(bank, PCRs, key, policy)──> Entry ──Verify──> good
+//
+// What it guarantees: the file is bounded and its entries are whole before any of
+// them is looked at. What it does not protect: that a policy is signed says nothing
+// of whether it is the right one; who has the key may sign any.
+package pcrsig
 
 import (
 	"bytes"
@@ -16,8 +25,8 @@ import (
 
 // Limits of the JSON. A file has one entry per bank and phase path.
 const (
-	maxSignatures = 1 << 20
-	maxEntries    = 1024 // of a bank
+	MaxSize    = 1 << 20
+	maxEntries = 1024 // of a bank
 )
 
 // Signatures are signed policies by the name of the bank: what is in .pcrsig,
@@ -30,7 +39,7 @@ type Signatures map[string][]Entry
 // Entry is one signed policy.
 type Entry struct {
 	PCRs        []int  `json:"pcrs"`
-	Fingerprint Hex    `json:"pkfp"`          // of the key, see Fingerprint
+	Fingerprint Hex    `json:"pkfp"`          // of the key, see [Fingerprint]
 	Ref         string `json:"ref,omitempty"` // a name that is signed with the policy, since systemd 262
 	Policy      Hex    `json:"pol"`           // see pcr.Policy
 	Signature   []byte `json:"sig"`           // RSASSA-PKCS1-v1_5 with SHA-256
@@ -48,11 +57,11 @@ func (h *Hex) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// ParseSignatures reads the JSON. Entries of banks that are not known here are
+// Parse reads the JSON. Entries of banks that are not known here are
 // kept as they are; any other has to be whole.
-func ParseSignatures(text []byte) (Signatures, error) {
-	if len(text) > maxSignatures {
-		return nil, fmt.Errorf("the policy signatures have more than %d bytes", maxSignatures)
+func Parse(text []byte) (Signatures, error) {
+	if len(text) > MaxSize {
+		return nil, fmt.Errorf("the policy signatures have more than %d bytes", MaxSize)
 	}
 	var s Signatures
 	if err := json.Unmarshal(text, &s); err != nil {
@@ -85,7 +94,7 @@ func (e *Entry) check() error {
 		return fmt.Errorf("its key's fingerprint (pkfp) has %d bytes, not %d", len(e.Fingerprint), sha256.Size)
 	case len(e.Policy) != sha256.Size:
 		return fmt.Errorf("its policy (pol) has %d bytes, not %d", len(e.Policy), sha256.Size)
-	case len(e.Signature) < minKeyBits/8 || len(e.Signature) > maxKeyBits/8:
+	case len(e.Signature) < MinKeyBits/8 || len(e.Signature) > MaxKeyBits/8:
 		return fmt.Errorf("its signature (sig) has %d bytes", len(e.Signature))
 	}
 	for i, index := range e.PCRs {
@@ -140,8 +149,8 @@ func (s Signatures) Select(bank pcr.Bank, pcrs []int, ref string, fingerprint, p
 	return nil, fmt.Errorf("a signed policy over PCRs %v of %s by the key %x: %w", pcrs, bank, fingerprint, why)
 }
 
-// message returns what is signed: SHA-256(policy | SHA-256(ref), if there is one).
-func (e *Entry) message() [sha256.Size]byte {
+// Message returns the digest that is signed: SHA-256(policy | SHA-256(ref), if there is one).
+func (e *Entry) Message() [sha256.Size]byte {
 	signed := slices.Clone([]byte(e.Policy))
 	if e.Ref != "" {
 		ref := sha256.Sum256([]byte(e.Ref))
@@ -156,7 +165,7 @@ func (e *Entry) Verify(key *rsa.PublicKey) error {
 	if !bytes.Equal(e.Fingerprint, Fingerprint(key)) {
 		return fmt.Errorf("%w: it has the fingerprint %x, the key has %x", ErrOtherKey, []byte(e.Fingerprint), Fingerprint(key))
 	}
-	digest := e.message()
+	digest := e.Message()
 	if rsa.VerifyPKCS1v15(key, crypto.SHA256, digest[:], e.Signature) == nil {
 		return nil
 	}
@@ -166,22 +175,4 @@ func (e *Entry) Verify(key *rsa.PublicKey) error {
 		}
 	}
 	return errors.New("the signature of the policy is not one of this key")
-}
-
-// Verify checks that a key signed every value of a prediction.
-func (s Signatures) Verify(key *rsa.PublicKey, p *Prediction) error {
-	if len(p.Values) == 0 {
-		return errors.New("there is no value to verify signatures of")
-	}
-	for i := range p.Values {
-		v := &p.Values[i]
-		entry, err := s.Select(v.Bank, []int{PCR}, "", Fingerprint(key), v.Policy)
-		if err == nil {
-			err = entry.Verify(key)
-		}
-		if err != nil {
-			return fmt.Errorf("PCR %d of %s after %q: %w", PCR, v.Bank, v.Path.String(), err)
-		}
-	}
-	return nil
 }
