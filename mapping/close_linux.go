@@ -20,6 +20,11 @@ const (
 // opened too, and nothing that is not an encrypted volume. A mapping in use gives
 // a [BusyError], unless the close is deferred.
 func Close(name string, opts CloseOptions) error {
+	return withMapping(name, func(c *control, m *Mapping) error { return c.closeMapping(m, opts) })
+}
+
+// withMapping looks a mapping up and does something with it.
+func withMapping(name string, do func(*control, *Mapping) error) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
@@ -32,6 +37,11 @@ func Close(name string, opts CloseOptions) error {
 	if err != nil {
 		return err
 	}
+	return do(c, m)
+}
+
+func (c *control) closeMapping(m *Mapping, opts CloseOptions) (err error) {
+	name := m.Name
 	if !strings.HasPrefix(m.UUID, "CRYPT-") {
 		return fmt.Errorf("mapping %s: not an encrypted volume (UUID %q); it is left open", name, m.UUID)
 	}
@@ -69,20 +79,10 @@ func (c *control) removeFree(m *Mapping) error {
 
 // CancelDeferred takes back a deferred close; the mapping gets its name again.
 func CancelDeferred(name string) error {
-	if err := checkName(name); err != nil {
-		return err
-	}
-	c, err := dial()
-	if err != nil {
-		return err
-	}
-	defer c.close()
-	m, err := c.status(name)
-	if err != nil {
-		return err
-	}
-	if err := c.cancelDeferred(name); err != nil {
-		return fmt.Errorf("mapping %s: take back the deferred close: %w", name, err)
-	}
-	return makeNodes(name, m.Number)
+	return withMapping(name, func(c *control, m *Mapping) error {
+		if err := c.cancelDeferred(name); err != nil {
+			return fmt.Errorf("mapping %s: take back the deferred close: %w", name, err)
+		}
+		return makeNodes(name, m.Number)
+	})
 }

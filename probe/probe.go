@@ -110,6 +110,25 @@ func Probe(a Area) (Report, error) {
 	return r, nil
 }
 
+// NotEmptyError says that an area is not proven empty, and by what.
+type NotEmptyError struct{ Finding }
+
+// Error names the finding.
+func (e *NotEmptyError) Error() string { return "not empty: " + e.Finding.String() }
+
+// Prove is nil when the area is proven empty, and a [*NotEmptyError] when it is
+// not.
+func Prove(a Area) error {
+	report, err := Probe(a)
+	if err != nil {
+		return err
+	}
+	if f, found := report.Content(); found {
+		return &NotEmptyError{f}
+	}
+	return nil
+}
+
 // Signatures looks for signatures only, reading some 2 MiB. None does not mean
 // empty: that is for [Probe] to say.
 func Signatures(a Area) ([]Finding, error) {

@@ -56,22 +56,10 @@ func (o *Opener) Open(ctx context.Context, device string, spec Spec) (*Volume, e
 		open = v.openEncrypted
 	}
 	if err := open(ctx); err != nil {
-		v.release()
+		v.Release()
 		return nil, fmt.Errorf("volume %s on %s: %w", spec.Name, device, err)
 	}
 	return v, nil
-}
-
-// release gives up what an open volume holds in this process.
-func (v *Volume) release() {
-	if v.session != nil {
-		v.session.Close()
-		v.session = nil
-	}
-	if v.file != nil {
-		v.file.Close()
-		v.file = nil
-	}
 }
 
 func (v *Volume) openEncrypted(ctx context.Context) error {
@@ -184,14 +172,12 @@ func (v *Volume) format(ctx context.Context) error {
 // ProveEmpty is nil for a device that is proven empty; its error wraps
 // [ErrContent] and names what is there.
 func ProveEmpty(dev luks.Device) error {
-	report, err := probe.Probe(dev)
-	if err != nil {
-		return err
+	err := probe.Prove(dev)
+	var content *probe.NotEmptyError
+	if errors.As(err, &content) {
+		return fmt.Errorf("%w: %s", ErrContent, content.Finding)
 	}
-	if f, found := report.Content(); found {
-		return fmt.Errorf("%w: %s", ErrContent, f)
-	}
-	return nil
+	return err
 }
 
 // activate maps the volume and sees to its file system.

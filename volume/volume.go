@@ -54,7 +54,7 @@ func (v *Volume) Reconcile(ctx context.Context) (*keys.Report, error) {
 	case v.session == nil:
 		return nil, errors.New("the slots are reconciled already")
 	}
-	defer v.release()
+	defer v.Release()
 	report, err := v.session.Apply(ctx)
 	if err != nil {
 		err = fmt.Errorf("volume %s: %w", v.Spec.Name, err)
@@ -65,7 +65,7 @@ func (v *Volume) Reconcile(ctx context.Context) (*keys.Report, error) {
 // Rekey makes the slots of an open volume match other keys: one of them, or a
 // former one, must open it now.
 func (v *Volume) Rekey(ctx context.Context, e *Encryption) (*keys.Report, error) {
-	v.release()
+	v.Release()
 	if v.Spec.Encryption == nil {
 		return nil, fmt.Errorf("volume %s: it is plain and has no slots", v.Spec.Name)
 	}
@@ -74,7 +74,7 @@ func (v *Volume) Rekey(ctx context.Context, e *Encryption) (*keys.Report, error)
 		return nil, err
 	}
 	v.file = file
-	defer v.release()
+	defer v.Release()
 	h, err := luks.Read(file)
 	if err != nil {
 		return nil, fmt.Errorf("volume %s: %w", v.Spec.Name, err)
@@ -104,7 +104,7 @@ func (v *Volume) Rekey(ctx context.Context, e *Encryption) (*keys.Report, error)
 // Close unmounts the volume and takes its mapping away. In use, it stays, with a
 // [*mapping.BusyError].
 func (v *Volume) Close() error {
-	v.release()
+	v.Release()
 	sys := v.opener.System
 	if v.dir != "" {
 		if err := sys.Unmount(v.dir); err != nil {
@@ -123,7 +123,16 @@ func (v *Volume) Close() error {
 
 // Release gives up the keys and the file that an open volume holds in this process.
 // Its slots are not reconciled any more, but for [Volume.Rekey].
-func (v *Volume) Release() { v.release() }
+func (v *Volume) Release() {
+	if v.session != nil {
+		v.session.Close()
+		v.session = nil
+	}
+	if v.file != nil {
+		v.file.Close()
+		v.file = nil
+	}
+}
 
 // Reconciled reports whether the slots are as the specification says, or were
 // tried to be made so.

@@ -167,15 +167,15 @@ func (o *formatFlags) proveEmpty(v *volume) error {
 
 // proveEmpty refuses all devices but those that hold nothing.
 func proveEmpty(dev luks.Device, name string) error {
-	report, err := probe.Probe(dev)
-	if err != nil {
+	err := probe.Prove(dev)
+	var content *probe.NotEmptyError
+	switch {
+	case errors.As(err, &content):
+		return &exitError{exitNotEmpty, fmt.Errorf("%s is %w; nothing was written (only an empty device is formatted)", name, content)}
+	case err != nil:
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	found, any := report.Content()
-	if !any {
-		return nil
-	}
-	return &exitError{exitNotEmpty, fmt.Errorf("%s is not empty: %s; nothing was written (only an empty device is formatted)", name, found)}
+	return nil
 }
 
 // wantedKeys are those of the configuration, or one passphrase.

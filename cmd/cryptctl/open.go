@@ -17,6 +17,7 @@ import (
 	"github.com/cryptctl/cryptctl/luks/kdf"
 	"github.com/cryptctl/cryptctl/mapping"
 	"github.com/cryptctl/cryptctl/secret"
+	volumes "github.com/cryptctl/cryptctl/volume"
 )
 
 // openFlags say how a volume is opened.
@@ -113,7 +114,7 @@ func (o *openFlags) name(a []string) (string, error) {
 	case len(a) > 1:
 		return a[1], nil
 	case o.volume != "":
-		return "luks2-" + o.volume, nil
+		return volumes.MappingName(o.volume), nil
 	}
 	return "", usageError("NAME says how the volume is called below /dev/mapper; only with --volume it has a default. open --test tries a key without a mapping")
 }
