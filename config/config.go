@@ -64,6 +64,16 @@ type KMS struct {
 type TPM struct {
 	CheckSecurebootStatusOnEnroll bool
 	PCRs                          []int // sorted, each once; [7] when the file has no options; empty = the signed PCR 11 policy alone
+
+	// What Talos does not have:
+
+	CheckSecurebootStatusOnUnseal bool
+	Format                        string // of new tokens: "cryptctl", "talos" or "systemd"; "" = new ones are our own, and others stay
+	PIN                           bool   // the TPM wants a PIN, which is asked for
+	NoLatch                       bool   // latch: false: the key can be had after the boot as well
+	Reseal                        bool   // make the key anew when it is stale, another key opened the volume, and Secure Boot is on
+	SigningKey                    []byte // PEM, RSA: who must have signed the PCR 11 policy; nil = whoever the boot image names, if anyone
+	AllowWeakPolicy               bool   // neither a PCR nor a PIN
 }
 
 // Kind returns the name of the key's kind as the file has it: "static",

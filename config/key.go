@@ -1,6 +1,9 @@
 package config
 
 import (
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"net/url"
 	"slices"
@@ -25,6 +28,10 @@ const (
 	// defaultPCR holds the Secure Boot policy; Talos binds a key to it when
 	// there are no options.
 	defaultPCR = 7
+
+	formatOwn     = "cryptctl"
+	formatTalos   = "talos"
+	formatSystemd = "systemd"
 )
 
 // readKeys returns the keys of a block, sorted by slot.
@@ -166,16 +173,67 @@ func checkEndpoint(c cursor, text string) {
 
 func readTPM(c cursor) *TPM {
 	t := &TPM{PCRs: []int{defaultPCR}}
-	if !c.fields([]string{"checkSecurebootStatusOnEnroll"}, "options") {
+	ours := []string{"checkSecurebootStatusOnUnseal", "format", "pin", "latch", "reseal", "signingKey", "allowWeakPolicy"}
+	if !c.fields([]string{"checkSecurebootStatusOnEnroll"}, append(ours, "options")...) {
 		return t
 	}
 	t.CheckSecurebootStatusOnEnroll = c.field("checkSecurebootStatusOnEnroll").boolean()
-	if options := c.field("options"); options.exists() && !c.main {
-		if options.fields([]string{"pcrs"}) {
-			t.PCRs = readPCRs(options.field("pcrs"))
-		}
+	if c.main {
+		return t
 	}
+	if options := c.field("options"); options.exists() && options.fields([]string{"pcrs"}) {
+		t.PCRs = readPCRs(options.field("pcrs"))
+	}
+	t.CheckSecurebootStatusOnUnseal = c.field("checkSecurebootStatusOnUnseal").boolean()
+	t.PIN = c.field("pin").boolean()
+	t.Reseal = c.field("reseal").boolean()
+	t.AllowWeakPolicy = c.field("allowWeakPolicy").boolean()
+	if latch := c.field("latch"); latch.exists() {
+		t.NoLatch = !latch.boolean()
+	}
+	t.SigningKey = readSigningKey(c.field("signingKey"))
+	t.Format = readTPMFormat(c, t)
 	return t
+}
+
+// readTPMFormat reads the format of new tokens, and refuses what the format
+// cannot express.
+func readTPMFormat(c cursor, t *TPM) string {
+	f := c.field("format")
+	name, ok := f.text()
+	if !ok || name == "" || name == formatOwn {
+		return name
+	}
+	latch := c.field("latch")
+	switch {
+	case name != formatTalos && name != formatSystemd:
+		f.fail(shown(name)+" is no format of tokens", "write cryptctl, talos or systemd")
+	case latch.exists() && !t.NoLatch:
+		latch.fail("tokens of "+name+" have no latch", "remove latch, or write format: cryptctl")
+	case name == formatTalos && t.PIN:
+		c.field("pin").fail("tokens of talos have no PIN", "remove pin, or write format: cryptctl")
+	}
+	t.NoLatch = true
+	return name
+}
+
+// readSigningKey reads a public key; package tpm says what it must be like.
+func readSigningKey(c cursor) []byte {
+	text, ok := c.text()
+	if !ok || !c.exists() {
+		return nil
+	}
+	block, rest := pem.Decode([]byte(text))
+	if block == nil || block.Type != "PUBLIC KEY" || strings.TrimSpace(string(rest)) != "" {
+		c.fail("is not one public key in PEM", "write the key as \"openssl rsa -pubout\" gives it, with signingKey: | before it")
+		return nil
+	}
+	if key, err := x509.ParsePKIXPublicKey(block.Bytes); err != nil {
+		c.fail("cannot be read as a public key", "write the key as \"openssl rsa -pubout\" gives it")
+	} else if _, isRSA := key.(*rsa.PublicKey); !isRSA {
+		c.fail("is not an RSA key, and TPM policies of boot images are signed with RSA", "write the key of the boot image's signer")
+	}
+	return []byte(text)
 }
 
 // readPCRs returns the registers sorted and each once: in any other form Talos

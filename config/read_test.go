@@ -135,6 +135,12 @@ func TestReadKeys(t *testing.T) {
 		{"tpm with null options", "tpm: {options: }", config.Key{TPM: &config.TPM{PCRs: []int{7}}}},
 		{"tpm with empty options", "tpm: {options: {}}", config.Key{TPM: &config.TPM{}}},
 		{"tpm with empty pcrs", "tpm: {options: {pcrs: []}}", config.Key{TPM: &config.TPM{}}},
+		{"tpm with all that is ours", "tpm: {checkSecurebootStatusOnUnseal: true, format: cryptctl, pin: true, latch: false, reseal: true, allowWeakPolicy: true}", config.Key{TPM: &config.TPM{
+			PCRs: []int{7}, CheckSecurebootStatusOnUnseal: true, Format: "cryptctl", PIN: true, NoLatch: true, Reseal: true, AllowWeakPolicy: true,
+		}}},
+		{"tpm with null fields", "tpm: {format: , latch: , signingKey: }", config.Key{TPM: &config.TPM{PCRs: []int{7}}}},
+		{"tpm with a format without a latch", "tpm: {format: talos}", config.Key{TPM: &config.TPM{PCRs: []int{7}, Format: "talos", NoLatch: true}}},
+		{"tpm with a signing key", "tpm:\n        signingKey: |\n" + indent(rsaKey, 10), config.Key{TPM: &config.TPM{PCRs: []int{7}, SigningKey: []byte(rsaKey)}}},
 		{"tpm with pcrs unsorted", "tpm: {options: {pcrs: [15, 4, 15, 0]}}", config.Key{TPM: &config.TPM{PCRs: []int{0, 4, 15}}}},
 		{"kms by address", "kms: {endpoint: 'grpc://[fd00::1]:4050'}", config.Key{KMS: &config.KMS{Endpoint: "grpc://[fd00::1]:4050"}}},
 	}

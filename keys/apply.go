@@ -37,7 +37,9 @@ func enroll(ctx context.Context, want []Key, volume *luks.VolumeKey, prints fing
 	for i, k := range want {
 		wg.Go(func() {
 			f := &fresher[i]
-			f.passphrase, f.token, f.err = enrollOne(ctx, k, request(k.Slot))
+			req := request(k.Slot)
+			req.Identity = prints.identity()
+			f.passphrase, f.token, f.err = enrollOne(ctx, k, req)
 		})
 	}
 	wg.Wait()
@@ -77,9 +79,13 @@ func enrollOne(ctx context.Context, k Key, req Request) (*secret.Bytes, json.Raw
 		p.Wipe()
 		return nil, nil, fmt.Errorf("%w: the new key: %w", ErrMalformed, err)
 	}
-	again, err := call(ctx, k, func(ctx context.Context) (*secret.Bytes, error) { return k.Provider.Recover(ctx, req, token) })
-	if err == nil && !again.Equal(p) {
+	again, identity, err := ask(ctx, k, Request{UUID: req.UUID, Volume: req.Volume, Slot: req.Slot}, token)
+	switch {
+	case err != nil:
+	case !again.Equal(p):
 		err = fmt.Errorf("%w: the new key came back different", ErrRejected)
+	case identity != "" && identity != req.Identity:
+		err = fmt.Errorf("%w: the new key came back as one for another volume", ErrRejected)
 	}
 	again.Wipe()
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 type answer struct {
 	key        Key
 	passphrase *secret.Bytes
+	identity   string // of the volume that the token is for; "" when it does not say
 	err        error
 }
 
@@ -33,12 +34,43 @@ func (s *Session) ask(ctx context.Context) {
 		s.waiting++
 		req := s.request(k.Slot)
 		go func() {
-			p, err := call(ctx, k, func(ctx context.Context) (*secret.Bytes, error) {
-				return k.Provider.Recover(ctx, req, token)
-			})
-			answers <- answer{k, p, err}
+			p, identity, err := ask(ctx, k, req, token)
+			answers <- answer{k, p, identity, err}
 		}()
 	}
+}
+
+// ask has a key's provider recover it.
+func ask(ctx context.Context, k Key, req Request, token json.RawMessage) (*secret.Bytes, string, error) {
+	var identity string
+	p, err := call(ctx, k, func(ctx context.Context) (*secret.Bytes, error) {
+		p, id, err := recoverFor(ctx, k.Provider, req, token)
+		if ctx.Err() == nil {
+			identity = id
+		}
+		return p, err
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	return p, identity, nil
+}
+
+// recoverFor asks a provider, which may be a [Witness].
+func recoverFor(ctx context.Context, p Provider, req Request, token json.RawMessage) (*secret.Bytes, string, error) {
+	if w, ok := p.(Witness); ok {
+		return w.RecoverFor(ctx, req, token)
+	}
+	passphrase, err := p.Recover(ctx, req, token)
+	return passphrase, "", err
+}
+
+// checkToken asks a provider that is a [Checker].
+func checkToken(p Provider, token json.RawMessage) error {
+	if c, ok := p.(Checker); ok && token != nil {
+		return c.CheckToken(token)
+	}
+	return nil
 }
 
 // call runs one provider call under the key's time limit. A provider that does

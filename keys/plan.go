@@ -40,6 +40,14 @@ type KeyState struct {
 	// Err says why it was not: a provider's class or [ErrRejected]. Of a slot that
 	// is not there, why the key cannot be added.
 	Err error
+
+	// Outdated says how the token of a key that opens differs from what is
+	// configured now.
+	Outdated error
+	// Reseal says that the key may be made anew when it is stale; NotResealed why
+	// it may not, where that was asked.
+	Reseal      bool
+	NotResealed error
 }
 
 // Proof says how a key was seen to open its slot.
@@ -109,8 +117,13 @@ func Plan(s State, p Policy) []Step {
 
 // judge decides about a configured key whose slot is in use.
 func judge(k KeyState, h SlotState, p Policy) (Action, string) {
+	ours, reseal := h.Managed || p.Adopt, p.Reseal || k.Reseal
 	if k.Proof != "" {
 		switch {
+		case k.Outdated != nil && ours:
+			return Replace, "opens, and is not as configured: " + k.Outdated.Error()
+		case k.Outdated != nil:
+			return Blocked, "opens, and is not as configured: " + k.Outdated.Error() + "; the slot or its token is not as this tool made it, adopt replaces it"
 		case h.Managed:
 			return Keep, "opens (" + string(k.Proof) + ")"
 		case h.Changed:
@@ -118,16 +131,17 @@ func judge(k KeyState, h SlotState, p Policy) (Action, string) {
 		}
 		return Keep, "opens (" + string(k.Proof) + "); adopted"
 	}
-	ours := h.Managed || p.Adopt
 	switch class := Class(k.Err); {
 	case class == ErrRejected && !k.Sealed && ours:
 		return Replace, "the configured key does not open it"
 	case class == ErrNoToken && ours:
 		return Replace, errText(k.Err)
-	case class == ErrStale && p.Reseal && ours:
+	case class == ErrStale && reseal && ours:
 		return Replace, errText(k.Err)
-	case class == ErrStale && p.Reseal:
+	case class == ErrStale && reseal:
 		return Blocked, errText(k.Err) + "; this tool did not make the slot, adopt lets it be sealed anew"
+	case class == ErrStale && k.NotResealed != nil:
+		return Blocked, errText(k.Err) + "; not sealed anew: " + k.NotResealed.Error()
 	case class == ErrStale:
 		return Blocked, errText(k.Err) + "; sealing it anew is not allowed by the policy"
 	case class == ErrRejected && k.Sealed:

@@ -32,6 +32,9 @@ var (
 		"no token":    {Err: fmt.Errorf("%w: why", keys.ErrNoToken)},
 		"unknown":     {Err: errors.New("why")},
 		"not asked":   {},
+		"outdated":    {Proof: keys.Fingerprint, Outdated: errors.New("why")},
+		"may heal":    {Err: fmt.Errorf("%w: why", keys.ErrStale), Reseal: true},
+		"may not":     {Err: fmt.Errorf("%w: why", keys.ErrStale), NotResealed: errors.New("why not")},
 	}
 )
 
@@ -47,13 +50,16 @@ type planRow struct {
 
 // planRows cover the whole product, each case once.
 var planRows = []planRow{
-	{slot: "absent", key: "derived fingerprint not-asked", seal: "plain sealed", want: keys.Add, reason: "configured, not there"},
-	{slot: "absent", key: "unavailable stale rejected denied malformed no-token unknown", seal: "plain sealed", want: keys.Blocked, reason: "not added: "},
+	{slot: "absent", key: "derived fingerprint not-asked outdated", seal: "plain sealed", want: keys.Add, reason: "configured, not there"},
+	{slot: "absent", key: "unavailable stale may-heal may-not rejected denied malformed no-token unknown", seal: "plain sealed", want: keys.Blocked, reason: "not added: "},
 
 	{slot: "managed", key: "derived", seal: "plain sealed", want: keys.Keep, reason: "opens (derived)"},
 	{slot: "managed", key: "fingerprint", seal: "plain sealed", want: keys.Keep, reason: "opens (fingerprint)"},
 	{slot: "changed", key: "derived fingerprint", seal: "plain sealed", want: keys.Keep, reason: "changed by another tool"},
 	{slot: "foreign", key: "derived fingerprint", seal: "plain sealed", want: keys.Keep, reason: "adopted"},
+
+	{slot: "managed", key: "outdated", seal: "plain sealed", want: keys.Replace, reason: "opens, and is not as configured: why"},
+	{slot: "changed foreign", key: "outdated", seal: "plain sealed", want: keys.Blocked, unless: "adopt", then: keys.Replace, reason: "not as configured: why"},
 
 	{slot: "managed", key: "rejected", seal: "plain", want: keys.Replace, reason: "the configured key does not open it"},
 	{slot: "changed foreign", key: "rejected", seal: "plain", want: keys.Blocked, unless: "adopt", then: keys.Replace, reason: "adopt replaces it"},
@@ -64,6 +70,11 @@ var planRows = []planRow{
 
 	{slot: "managed", key: "stale", seal: "plain sealed", want: keys.Blocked, unless: "reseal", then: keys.Replace, reason: "not allowed by the policy"},
 	{slot: "changed foreign", key: "stale", seal: "plain sealed", want: keys.Blocked, unless: "adopt reseal", then: keys.Replace, reason: "stale: why"},
+
+	{slot: "managed", key: "may-heal", seal: "plain sealed", want: keys.Replace, reason: "stale: why"},
+	{slot: "changed foreign", key: "may-heal", seal: "plain sealed", want: keys.Blocked, unless: "adopt", then: keys.Replace, reason: "stale: why"},
+	{slot: "managed", key: "may-not", seal: "plain sealed", want: keys.Blocked, unless: "reseal", then: keys.Replace, reason: "not sealed anew: why not"},
+	{slot: "changed foreign", key: "may-not", seal: "plain sealed", want: keys.Blocked, unless: "adopt reseal", then: keys.Replace, reason: "stale: why"},
 
 	{slot: "managed changed foreign", key: "unavailable denied malformed unknown", seal: "plain sealed", want: keys.Blocked, reason: "could not be checked: "},
 	{slot: "managed changed foreign", key: "not-asked", seal: "plain sealed", want: keys.Blocked, reason: "could not be checked: not asked"},
@@ -306,7 +317,7 @@ func checkStep(t *rapid.T, s keys.State, p keys.Policy, step keys.Step) {
 		t.Fatalf("%+v of a configured key", step)
 	case step.Action == keys.Keep && s.Keys[of].Proof == "":
 		t.Fatalf("%+v without a proof", step)
-	case of >= 0 && at >= 0 && s.Keys[of].Proof != "" && step.Action != keys.Keep:
+	case of >= 0 && at >= 0 && s.Keys[of].Proof != "" && s.Keys[of].Outdated == nil && step.Action != keys.Keep:
 		t.Fatalf("%+v of a key that opens", step)
 	}
 }
@@ -338,7 +349,7 @@ func done(s keys.State, steps []keys.Step) keys.State {
 		case keys.Keep, keys.Add, keys.Replace:
 			after.Slots = append(after.Slots, keys.SlotState{Slot: step.Slot, Managed: true})
 			key := s.Keys[of]
-			key.Proof, key.Err = keys.Derived, nil
+			key.Proof, key.Err, key.Outdated = keys.Derived, nil, nil
 			after.Keys = append(after.Keys, key)
 		case keys.Foreign, keys.Blocked:
 			if at >= 0 {

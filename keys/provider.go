@@ -15,6 +15,9 @@ type Request struct {
 	UUID   string // of the LUKS volume
 	Volume string // its name: STATE, EPHEMERAL, u-data
 	Slot   int
+	// Identity tells the volume from all others: a fingerprint of its volume key.
+	// Only Enroll has it, since asking a provider comes before the volume is open.
+	Identity string
 }
 
 // Provider is a source of passphrases. It is asked from several goroutines.
@@ -26,6 +29,21 @@ type Provider interface {
 	// Recover returns the passphrase again. token is the one that Enroll gave,
 	// as it stands in the header now; nil when there is none.
 	Recover(ctx context.Context, req Request, token json.RawMessage) (*secret.Bytes, error)
+}
+
+// Witness is a [Provider] whose tokens also say which volume they are for.
+type Witness interface {
+	// RecoverFor is Recover, with the identity that the request had when the token
+	// was made; "" when the token has none.
+	RecoverFor(ctx context.Context, req Request, token json.RawMessage) (passphrase *secret.Bytes, identity string, err error)
+}
+
+// Checker is a [Provider] that can tell from a token, without asking anyone,
+// whether the key is as it is configured now.
+type Checker interface {
+	// CheckToken says how the token differs from one that Enroll would make now;
+	// nil when it does not.
+	CheckToken(token json.RawMessage) error
 }
 
 // Classes of provider errors. The reconciler acts on the class.
@@ -74,6 +92,9 @@ type Key struct {
 	Random bool
 	// Timeout bounds each call of the provider; 0 means DefaultTimeout.
 	Timeout time.Duration
+	// Reseal, when there is one, is asked whether a stale key may be made anew
+	// without [Policy.Reseal]; its error says why not.
+	Reseal func() error
 }
 
 func (k Key) timeout() time.Duration {

@@ -6,6 +6,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -129,6 +130,13 @@ func recordID(tokens []luks.Token, want []Key) int {
 // fingerprinter makes the MACs of one volume.
 type fingerprinter struct {
 	key *secret.Bytes
+}
+
+// identity is what a token may keep of the volume that it is for.
+func (f fingerprinter) identity() string {
+	mac := hmac.New(sha256.New, f.key.Bytes())
+	mac.Write([]byte("identity of the volume"))
+	return hex.EncodeToString(mac.Sum(nil)[:macSize])
 }
 
 func newFingerprinter(volume *luks.VolumeKey, uuid string) (fingerprinter, error) {

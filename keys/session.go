@@ -171,10 +171,27 @@ func (s *Session) try(ctx context.Context, a answer) error {
 	case err != nil:
 		s.judged(a, "", fmt.Errorf("%w: %w", ErrUnavailable, err))
 	default:
-		s.judged(a, Derived, nil)
-		return s.opened(a, v)
+		return s.fits(a, v)
 	}
 	return nil
+}
+
+// fits takes over the volume key that an answer opened, unless the answer was
+// sealed for another volume.
+func (s *Session) fits(a answer, v *luks.VolumeKey) error {
+	prints, err := newFingerprinter(v, s.header.UUID())
+	if err != nil {
+		v.Wipe()
+		return err
+	}
+	defer prints.key.Wipe()
+	if a.identity != "" && a.identity != prints.identity() {
+		v.Wipe()
+		s.judged(a, "", fmt.Errorf("%w: it opens slot %d, and was sealed for a volume with another volume key", ErrDenied, a.key.Slot))
+		return nil
+	}
+	s.judged(a, Derived, nil)
+	return s.opened(a, v)
 }
 
 // opened keeps the volume key, and the record of the slot while its passphrase

@@ -44,9 +44,21 @@ func (s *Session) State(ctx context.Context) (State, error) {
 		if !asked {
 			ks = KeyState{Slot: k.Slot, Kind: k.Kind, Sealed: len(k.Tokens) > 0, Err: s.taken(k)}
 		}
+		s.consult(k, &ks)
 		st.Keys = append(st.Keys, ks)
 	}
 	return st, nil
+}
+
+// consult asks what a key itself knows of the state it is in.
+func (s *Session) consult(k Key, ks *KeyState) {
+	if ks.Proof != "" {
+		ks.Outdated = checkToken(k.Provider, TokenOf(s.header, k.Slot))
+	}
+	if errors.Is(ks.Err, ErrStale) && k.Reseal != nil {
+		ks.NotResealed = k.Reseal()
+		ks.Reseal = ks.NotResealed == nil
+	}
 }
 
 // confirmed reports whether the record shows that the passphrase opens the slot.
@@ -56,6 +68,9 @@ func (s *Session) confirmed(a answer) bool {
 		return false
 	}
 	sum, err := s.header.KeyslotSum(a.key.Slot)
+	if a.identity != "" && a.identity != s.prints.identity() {
+		return false // and deriving its key tells why
+	}
 	return err == nil && s.prints.opens(e, a.key.Slot, sum, TokenOf(s.header, a.key.Slot), a.passphrase)
 }
 

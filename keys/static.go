@@ -143,12 +143,22 @@ func (s Salted) Enroll(ctx context.Context, req Request) (*secret.Bytes, json.Ra
 
 // Recover implements [Provider].
 func (s Salted) Recover(ctx context.Context, req Request, token json.RawMessage) (*secret.Bytes, error) {
-	p, err := s.Provider.Recover(ctx, req, token)
-	if err != nil {
-		return nil, err
-	}
-	return s.season(p)
+	p, _, err := s.RecoverFor(ctx, req, token)
+	return p, err
 }
+
+// RecoverFor implements [Witness].
+func (s Salted) RecoverFor(ctx context.Context, req Request, token json.RawMessage) (*secret.Bytes, string, error) {
+	p, identity, err := recoverFor(ctx, s.Provider, req, token)
+	if err != nil {
+		return nil, "", err
+	}
+	p, err = s.season(p)
+	return p, identity, err
+}
+
+// CheckToken implements [Checker].
+func (s Salted) CheckToken(token json.RawMessage) error { return checkToken(s.Provider, token) }
 
 func (s Salted) season(p *secret.Bytes) (*secret.Bytes, error) {
 	defer p.Wipe()

@@ -62,7 +62,7 @@ func (n *Node) Apply(ctx context.Context, text []byte, mode Mode) (*Applied, err
 	a := &Applied{Mode: mode}
 	switch waiting := n.config == nil && (n.blank || n.state != nil); {
 	case n.config != nil:
-		a.Changes = diff(n.base(), m)
+		a.Changes = diff(n.base(), m, n.latched)
 		err = n.apply(ctx, m, a)
 	case waiting && (mode == Auto || mode == NoReboot):
 		if err = n.install(ctx, text); err != nil {
@@ -186,6 +186,9 @@ func (n *Node) activate(ctx context.Context, m *machine, trial bool) error {
 		n.pending(name, m)
 	}
 	n.settle()
+	if m.hasLatch() {
+		n.closeLatch(ctx)
+	}
 	return errors.Join(errs...)
 }
 
@@ -248,7 +251,7 @@ func (n *Node) setTrial(on bool) {
 // pending shows what a configuration wants of a volume and it has not got.
 func (n *Node) pending(name string, m *machine) {
 	var texts []string
-	for _, d := range diff(n.config, m) {
+	for _, d := range diff(n.config, m, n.latched) {
 		if d.Volume == name {
 			texts = append(texts, fmt.Sprintf("%s (%s)", d.What, d.When))
 		}

@@ -89,7 +89,7 @@ func (n *Node) findMeta() (notes *notes, err error) {
 	for _, damage := range notes.damage {
 		n.notice("META: %s; meta repair mends it", damage)
 	}
-	if n.uuid = n.opts.UUID; notes.uuid != "" {
+	if n.uuid = n.opts.Machine.UUID; notes.uuid != "" {
 		n.uuid = notes.uuid
 	}
 	return notes, nil
@@ -110,14 +110,23 @@ func (n *Node) noState(ctx context.Context, err error) error {
 	return nil
 }
 
-// follow does what the configuration in force says.
+// follow does what the configuration in force says. The node is Running when its
+// volumes are there, so that a key server that does not answer keeps nobody
+// waiting; with keys that have a latch only when the latch is closed, for which
+// the slots must be in step.
 func (n *Node) follow(ctx context.Context, m *machine) {
 	n.config = m
 	n.openOthers(ctx, m)
-	n.phase(Running, "")
-	n.syncState(ctx) // now: a key server that does not answer keeps no volume waiting
+	if !m.hasLatch() {
+		n.phase(Running, "")
+	}
+	n.syncState(ctx)
 	n.syncOthers(ctx)
 	n.settle()
+	if m.hasLatch() {
+		n.closeLatch(ctx)
+		n.phase(Running, "")
+	}
 }
 
 func (n *Node) files() files { return files{n.mountPoint(stateName), n.before} }

@@ -13,6 +13,7 @@ import (
 	"github.com/cryptctl/cryptctl/keys"
 	"github.com/cryptctl/cryptctl/provide"
 	"github.com/cryptctl/cryptctl/secret"
+	"github.com/cryptctl/cryptctl/tpm"
 	"github.com/cryptctl/cryptctl/volume"
 )
 
@@ -20,7 +21,9 @@ import (
 type Options struct {
 	System volume.System
 	Root   string // goes before every mount point
-	UUID   string // of the node; default what the firmware says. META may override it
+	// Machine is what keys depend on: the node's UUID, by default what the firmware
+	// says, and overridden by META's; the TPM; who is asked for a PIN.
+	Machine provide.Machine
 	// Config is a machine configuration for a node that has none: it is applied
 	// when the first boot finds STATE empty.
 	Config []byte
@@ -74,6 +77,7 @@ type Node struct {
 	reports map[string]*keys.Report   // of the last reconciliation of each volume
 	salt    *secret.Bytes
 	trial   *trial
+	latched bool // until the next boot, the TPM unseals no key that has a latch
 
 	// used are configurations that were read; the flow's end wipes those that are
 	// not in force.
@@ -96,8 +100,11 @@ func New(opts Options) *Node {
 	if opts.TryTimeout == 0 {
 		opts.TryTimeout = time.Minute
 	}
-	if opts.UUID == "" {
-		opts.UUID = provide.FirmwareUUID()
+	if opts.Machine.UUID == "" {
+		opts.Machine.UUID = provide.FirmwareUUID()
+	}
+	if opts.Machine.TPM == nil {
+		opts.Machine.TPM = tpm.System() // one, whose users take turns
 	}
 	if opts.Keys.Log == nil {
 		opts.Keys.Log = slog.New(slog.DiscardHandler)
@@ -189,7 +196,9 @@ func (n *Node) opener() *volume.Opener {
 
 // machine is what providers depend on.
 func (n *Node) machine() provide.Machine {
-	return provide.Machine{UUID: n.uuid, Salt: n.salt, NoSalt: "STATE is not open"}
+	m := n.opts.Machine
+	m.UUID, m.Salt, m.NoSalt = n.uuid, n.salt, "STATE is not open"
+	return m
 }
 
 const stateName, ephemeralName, metaName = "STATE", "EPHEMERAL", "META"

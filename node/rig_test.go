@@ -17,6 +17,7 @@ import (
 	"github.com/cryptctl/cryptctl/luks/kdf"
 	"github.com/cryptctl/cryptctl/meta"
 	"github.com/cryptctl/cryptctl/node"
+	"github.com/cryptctl/cryptctl/provide"
 	"github.com/cryptctl/cryptctl/volume/volumetest"
 )
 
@@ -39,7 +40,7 @@ func newRig(t testing.TB, users ...string) *rig {
 	for _, label := range append([]string{"STATE", "EPHEMERAL"}, users...) {
 		r.sys.AddPartition(label, 17<<20)
 	}
-	r.opts = node.Options{Root: r.root, UUID: nodeUUID, Keys: keys.Options{Cost: kdf.Light()}, TryTimeout: time.Hour}
+	r.opts = node.Options{Root: r.root, Machine: provide.Machine{UUID: nodeUUID}, Keys: keys.Options{Cost: kdf.Light()}, TryTimeout: time.Hour}
 	r.renew()
 	return r
 }

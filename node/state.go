@@ -201,7 +201,7 @@ func (n *Node) rekeyState(ctx context.Context, want *config.Encryption, trial bo
 
 // inPlace brings STATE's slots in line with keys that META has already.
 func (n *Node) inPlace(ctx context.Context, want *config.Encryption, notes *notes) (*keys.Report, error) {
-	if !n.state.Reconciled() {
+	if !n.state.Reconciled() && sameTPM(fromMeta(toMeta(want)), want) { // else META does not say all of it
 		return n.state.Reconcile(ctx)
 	}
 	report, err := n.state.Rekey(ctx, encryptionOf(n.machine(), want))

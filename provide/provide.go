@@ -16,6 +16,7 @@ import (
 	"github.com/cryptctl/cryptctl/config"
 	"github.com/cryptctl/cryptctl/keys"
 	"github.com/cryptctl/cryptctl/secret"
+	"github.com/cryptctl/cryptctl/tpm"
 )
 
 // Machine is what keys depend on besides the configuration.
@@ -26,11 +27,19 @@ type Machine struct {
 	// is not open. NoSalt then says what to do about it.
 	Salt   *secret.Bytes
 	NoSalt string
+
+	TPM      *tpm.Device                                  // of tpm keys; default [tpm.System]
+	Boot     func() (tpm.Boot, error)                     // signed PCR policies; default [tpm.ReadBoot]
+	PIN      func(context.Context) (*secret.Bytes, error) // asks for the PIN of the TPM; nil when there is nobody to ask
+	Firmware string                                       // folder with the EFI variables; default [secureboot.Path]
 }
 
 // Keys returns the keys of one volume. They share passphrases and the salt with
 // what they were made from.
 func (m Machine) Keys(entries []config.Key) []keys.Key {
+	if m.TPM == nil {
+		m.TPM = tpm.System() // one for all, which take turns
+	}
 	var out []keys.Key
 	for _, entry := range entries {
 		out = append(out, m.key(entry))
@@ -48,7 +57,7 @@ func (m Machine) key(entry config.Key) keys.Key {
 	case entry.KMS != nil:
 		key.Provider, key.Tokens, key.Random = Lacking("this build has no kms keys"), []string{"sideroKMS"}, true
 	case entry.TPM != nil:
-		key.Provider, key.Tokens, key.Random = Lacking("this build has no tpm keys"), []string{"talos-tpm2"}, true
+		m.sealed(entry.TPM, &key)
 	default:
 		key.Provider = Lacking("the kind of the key is not known here")
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"syscall"
 
 	"github.com/google/go-tpm/tpm2/transport"
 )
@@ -39,7 +40,7 @@ func openFirst(paths ...string) (transport.TPMCloser, error) {
 		}
 		var f *os.File
 		if err == nil {
-			f, err = os.OpenFile(path, os.O_RDWR, 0)
+			f, err = openBlocking(path)
 		}
 		if err == nil {
 			return file{f}, nil
@@ -47,6 +48,17 @@ func openFirst(paths ...string) (transport.TPMCloser, error) {
 		errs = append(errs, err)
 	}
 	return nil, errors.Join(errs...)
+}
+
+// openBlocking opens a device so that reading waits for the TPM. [os.OpenFile]
+// does not: it makes what can be polled non-blocking, and the kernel's driver
+// then gives an end of file where the answer is not there yet.
+func openBlocking(path string) (*os.File, error) {
+	fd, err := syscall.Open(path, syscall.O_RDWR|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
 }
 
 // file is a TPM behind a device file or a connection.

@@ -27,8 +27,8 @@ const (
 type Opened struct {
 	Passphrase *secret.Bytes
 	// Identity of the volume that the passphrase is for, as it was given when the
-	// key was sealed; nil when none was.
-	Identity []byte
+	// key was sealed; "" when none was.
+	Identity string
 }
 
 func envelopeCipher(kek, pin *secret.Bytes) (cipher.AEAD, error) {
@@ -59,8 +59,8 @@ func closeEnvelope(kek, pin *secret.Bytes, ad []byte, o Opened) ([]byte, error) 
 	if err != nil {
 		return nil, err
 	}
-	text := append([]byte{byte(o.Passphrase.Len())}, o.Passphrase.Bytes()...)
-	text = append(text, o.Identity...)
+	text := make([]byte, 0, 1+o.Passphrase.Len()+len(o.Identity)) // so that it is not moved, and left behind
+	text = append(append(append(text, byte(o.Passphrase.Len())), o.Passphrase.Bytes()...), o.Identity...)
 	defer clear(text)
 	nonce := make([]byte, aead.NonceSize(), aead.NonceSize()+len(text)+aead.Overhead())
 	rand.Read(nonce) // never fails
@@ -84,9 +84,5 @@ func openEnvelope(kek, pin *secret.Bytes, ad, envelope []byte) (Opened, error) {
 	if n == 0 || n > len(text)-1 {
 		return Opened{}, fail(Damaged, nil, "a passphrase of %d bytes in an envelope of %d", n, len(text))
 	}
-	o := Opened{Passphrase: secret.Copy(text[1 : 1+n])}
-	if rest := text[1+n:]; len(rest) > 0 {
-		o.Identity = append([]byte(nil), rest...)
-	}
-	return o, nil
+	return Opened{Passphrase: secret.Copy(text[1 : 1+n]), Identity: string(text[1+n:])}, nil
 }

@@ -23,11 +23,11 @@ func TestPINEnvelope(t *testing.T) {
 		t.Error("a PIN does not become two keys of its own")
 	}
 	kek, ad := secret.Random(keySize), []byte("ad")
-	box, err := closeEnvelope(kek, right.envelope, ad, Opened{Passphrase: secret.Random(44), Identity: []byte("id")})
+	box, err := closeEnvelope(kek, right.envelope, ad, Opened{Passphrase: secret.Random(44), Identity: "id"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o, err := openEnvelope(kek, right.envelope, ad, box); err != nil || o.Passphrase.Len() != 44 || string(o.Identity) != "id" {
+	if o, err := openEnvelope(kek, right.envelope, ad, box); err != nil || o.Passphrase.Len() != 44 || o.Identity != "id" {
 		t.Errorf("the right PIN: %v", err)
 	}
 	for name, other := range map[string]*secret.Bytes{"none": nil, "the TPM's half": right.auth, "of another PIN": wrong.envelope} {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-tpm/tpm2"
+	"golang.org/x/sys/unix"
 
 	"github.com/cryptctl/cryptctl/tpm/tpmtest"
 )
@@ -31,6 +32,33 @@ func TestOpenFirst(t *testing.T) {
 		t.Errorf("a device: %v", err)
 	} else {
 		dev.Close()
+	}
+}
+
+// TestOpenBlocking: a read of a TPM waits for the answer. What can be polled, as
+// a terminal and a TPM can, must not be opened as Go opens it by itself.
+func TestOpenBlocking(t *testing.T) {
+	t.Parallel()
+	for name, open := range map[string]func(string) (*os.File, error){
+		"blocking":      openBlocking,
+		"non-blocking?": func(path string) (*os.File, error) { return os.OpenFile(path, os.O_RDWR, 0) },
+	} {
+		f, err := open("/dev/ptmx")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		raw, err := f.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var flags int
+		if err := raw.Control(func(fd uintptr) { flags, err = unix.FcntlInt(fd, unix.F_GETFL, 0) }); err != nil {
+			t.Fatal(err)
+		}
+		if err != nil || flags&unix.O_NONBLOCK != 0 != (name != "blocking") {
+			t.Errorf("%s: flags %#x, %v", name, flags, err)
+		}
 	}
 }
 

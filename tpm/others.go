@@ -21,6 +21,13 @@ func (p *Provider) enrollTalos(ctx context.Context, req keys.Request) (*secret.B
 		return nil, nil, err
 	}
 	defer value.Wipe()
+	if boot, err := p.boot(true); err != nil {
+		return nil, nil, err
+	} else if key, err := p.signer(boot); err != nil {
+		return nil, nil, err
+	} else if !key.Equal(s.conditions.key) {
+		return nil, nil, fail(Refused, nil, "Talos takes the boot image's key for PCR policies, and the signing key that is configured is another")
+	}
 	if s.template != talosTemplate {
 		return nil, nil, fail(Refused, nil, "Talos needs a storage root key that it can make itself, and the owner hierarchy has a password")
 	}
@@ -34,29 +41,26 @@ func (p *Provider) enrollTalos(ctx context.Context, req keys.Request) (*secret.B
 	return encode(value), raw, nil
 }
 
-// openTalos opens a token of Talos.
-func (p *Provider) openTalos(ctx context.Context, raw json.RawMessage) (Opened, error) {
+// readTalos takes from a token of Talos what unsealing needs.
+func (p *Provider) readTalos(raw json.RawMessage) (sealed, error) {
 	t, err := token.ReadTalos(raw)
 	if err != nil {
-		return Opened{}, fail(Damaged, err, "the token cannot be read")
+		return sealed{}, fail(Damaged, err, "the token cannot be read")
 	}
 	boot, err := p.boot(true)
 	if err != nil {
-		return Opened{}, err
+		return sealed{}, err
 	}
-	if len(boot.PublicKey) == 0 {
-		return Opened{}, fail(SignatureMissing, nil, "the boot image brings no public key for PCR policies (section .pcrpkey); boot one that does")
-	}
-	key, err := pcrsig.ParsePublicKey(boot.PublicKey)
+	key, err := p.signer(boot) // the token does not say which one it was sealed for
 	if err != nil {
-		return Opened{}, fail(SignatureMissing, err, "the boot image's public key")
+		return sealed{}, err
 	}
 	pcrs := slices.Clone(t.PCRs)
 	slices.Sort(pcrs) // Talos hashes them in the order configured: others never opened
-	return p.openPlain(ctx, sealed{
+	return sealed{
 		object: t.Sealed, parentName: t.KeyName, template: talosTemplate, digest: t.Digest, boot: boot,
 		conditions: conditions{key: key, signed: t.Signed, bank: bankSHA256, pcrs: slices.Compact(pcrs)},
-	}, nil)
+	}, nil
 }
 
 // systemdTemplate is the storage root key that every version of systemd makes
@@ -111,11 +115,11 @@ func (p *Provider) systemdPIN(ctx context.Context, salt []byte) (pinKey, error) 
 	return systemdPIN(ctx, pin, salt)
 }
 
-// openSystemd opens a token of systemd-cryptenroll.
-func (p *Provider) openSystemd(ctx context.Context, raw json.RawMessage) (Opened, error) {
+// readSystemd takes from a token of systemd-cryptenroll what unsealing needs.
+func (p *Provider) readSystemd(raw json.RawMessage) (sealed, token.Systemd, error) {
 	t, err := token.ReadSystemd(raw)
 	if err != nil {
-		return Opened{}, fail(Damaged, err, "the token cannot be read")
+		return sealed{}, t, fail(Damaged, err, "the token cannot be read")
 	}
 	pcrs := slices.Clone(t.PCRs)
 	slices.Sort(pcrs) // in the token it is a set: systemd keeps a mask
@@ -126,15 +130,25 @@ func (p *Provider) openSystemd(ctx context.Context, raw json.RawMessage) (Opened
 	if t.ParentName != nil {
 		s.template = "" // any: the Name decides
 	}
-	if len(t.Key) > 0 {
-		if s.boot, err = p.boot(true); err != nil {
-			return Opened{}, err
-		}
-		if s.conditions.key, err = pcrsig.ParsePublicKey(t.Key); err != nil {
-			return Opened{}, fail(Damaged, err, "the token's public key")
-		}
-		s.conditions.signed = t.Signed
-		slices.Sort(s.conditions.signed)
+	if len(t.Key) == 0 {
+		return s, t, nil
+	}
+	if s.boot, err = p.boot(true); err != nil {
+		return sealed{}, t, err
+	}
+	if s.conditions.key, err = pcrsig.ParsePublicKey(t.Key); err != nil {
+		return sealed{}, t, fail(Damaged, err, "the token's public key")
+	}
+	s.conditions.signed = t.Signed
+	slices.Sort(s.conditions.signed)
+	return s, t, nil
+}
+
+// openSystemd opens a token of systemd-cryptenroll.
+func (p *Provider) openSystemd(ctx context.Context, raw json.RawMessage) (Opened, error) {
+	s, t, err := p.readSystemd(raw)
+	if err != nil {
+		return Opened{}, err
 	}
 	var pin pinKey
 	if t.PIN {

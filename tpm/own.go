@@ -3,6 +3,7 @@ package tpm
 import (
 	"bytes"
 	"context"
+	"crypto/rsa"
 	"encoding/json"
 	"slices"
 
@@ -14,43 +15,59 @@ import (
 	"github.com/cryptctl/cryptctl/tpm/token"
 )
 
-// enrollOwn makes one of our own tokens.
+// enrollOwn makes one of our own tokens, for a random passphrase.
 func (p *Provider) enrollOwn(ctx context.Context, req keys.Request) (*secret.Bytes, json.RawMessage, error) {
+	random := secret.Random(keySize)
+	defer random.Wipe()
+	passphrase := encode(random)
+	raw, err := p.Seal(ctx, req, passphrase)
+	if err != nil {
+		passphrase.Wipe()
+		return nil, nil, err
+	}
+	return passphrase, raw, nil
+}
+
+// maxPassphrase is what an envelope's length byte can say.
+const maxPassphrase = 255
+
+// Seal is Enroll for a passphrase that is there already, of 1 to 255 bytes. Only
+// our own tokens can hold one; what the others seal is always random.
+func (p *Provider) Seal(ctx context.Context, req keys.Request, passphrase *secret.Bytes) (json.RawMessage, error) {
+	if p.opts.Format != Own {
+		return nil, fail(Refused, nil, "a token of format %s holds random bytes and no passphrase that was given; use the format %s", p.opts.Format, Own)
+	}
+	if n := passphrase.Len(); n == 0 || n > maxPassphrase {
+		return nil, fail(Refused, nil, "a passphrase of %d bytes; a token holds 1 to %d", n, maxPassphrase)
+	}
 	var stretch *token.OwnPIN
 	var pin pinKey
 	if p.opts.Policy.PIN {
 		stretch = newPIN()
 		var err error
 		if pin, err = p.ownPIN(ctx, *stretch); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		defer pin.wipe()
 	}
 	s, kek, err := p.seal(ctx, plan{pin: pin, templates: []string{"tcg-ecc", "tcg-rsa"}, wantEK: true})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer kek.Wipe()
-	random := secret.Random(keySize)
-	defer random.Wipe()
-	o := Opened{Passphrase: encode(random)}
-	if p.opts.Identity != nil {
-		o.Identity = p.opts.Identity(req)
-	}
+	o := Opened{Passphrase: passphrase, Identity: req.Identity}
 	envelope, err := closeEnvelope(kek, pin.envelope, bound(req, s.digest), o)
 	if err != nil {
-		o.Passphrase.Wipe()
-		return nil, nil, err
+		return nil, err
 	}
 	raw, err := token.Own{
 		Slot: req.Slot, Sealed: s.object, Parent: token.Parent{Template: s.template, Public: s.parentPublic},
 		EK: s.ek, Policy: s.describe(p.opts.Policy, stretch), Envelope: envelope,
 	}.Encode()
 	if err != nil {
-		o.Passphrase.Wipe()
-		return nil, nil, fail(Faulty, err, "write the token")
+		return nil, fail(Faulty, err, "write the token")
 	}
-	return o.Passphrase, raw, nil
+	return raw, nil
 }
 
 // describe says in a token what the policy is.
@@ -139,12 +156,12 @@ func (p *Provider) readSigned(s *sealed, t token.OwnSigned) error {
 	if s.boot, err = p.boot(true); err != nil {
 		return err
 	}
-	if len(s.boot.PublicKey) == 0 {
-		return fail(SignatureMissing, nil, "the boot image brings no public key for PCR policies (section .pcrpkey); boot one that does")
-	}
-	key, err := pcrsig.ParsePublicKey(s.boot.PublicKey)
+	key, err := p.signer(s.boot)
 	if err != nil {
-		return fail(SignatureMissing, err, "the boot image's public key")
+		return err
+	}
+	if p.signing != nil && keyID(p.signing) == t.Key {
+		key = p.signing
 	}
 	if got := keyID(key); got != t.Key {
 		return fail(SignatureForeign, nil, "the boot image's PCR policies are signed by key %.16s, and this key was sealed for %.16s; open the volume with another key and seal again", got, t.Key)
@@ -154,6 +171,21 @@ func (p *Provider) readSigned(s *sealed, t token.OwnSigned) error {
 	}
 	s.conditions.key, s.conditions.signed = key, t.PCRs
 	return nil
+}
+
+// signer is the key that the boot image brings along.
+func (p *Provider) signer(boot Boot) (*rsa.PublicKey, error) {
+	if len(boot.PublicKey) == 0 && p.signing != nil {
+		return p.signing, nil
+	}
+	if len(boot.PublicKey) == 0 {
+		return nil, fail(SignatureMissing, nil, "the boot image brings no public key for PCR policies (section .pcrpkey); boot one that does")
+	}
+	key, err := pcrsig.ParsePublicKey(boot.PublicKey)
+	if err != nil {
+		return nil, fail(SignatureMissing, err, "the boot image's public key")
+	}
+	return key, nil
 }
 
 // area reads a public area from a token, which must not have two forms.

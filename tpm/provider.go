@@ -2,6 +2,7 @@ package tpm
 
 import (
 	"context"
+	"crypto/rsa"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/cryptctl/cryptctl/keys"
 	"github.com/cryptctl/cryptctl/secret"
+	"github.com/cryptctl/cryptctl/tpm/pcrsig"
 	"github.com/cryptctl/cryptctl/tpm/token"
 )
 
@@ -39,21 +41,23 @@ type Options struct {
 	// PIN asks for the PIN, when a policy or a token has one. The provider wipes
 	// what it gets.
 	PIN func(context.Context) (*secret.Bytes, error)
-	// Identity gives what is to be kept in the envelope of a new token and handed
-	// out by [Provider.Open]: a hash of the volume key, say. At most 64 bytes.
-	// Default nothing.
-	Identity func(keys.Request) []byte
+	// SigningKey is whose signed PCR policies new keys are sealed to: RSA, PEM.
+	// Default the key that the boot image brings.
+	SigningKey []byte
 }
 
 // Provider is a [keys.Provider] whose passphrases are sealed in a TPM. Its errors
 // are [*Error].
 type Provider struct {
-	opts Options
+	opts    Options
+	format  Format         // that was asked for; "" is any, and new ones are our own
+	signing *rsa.PublicKey // nil is the boot image's
 }
 
 // New returns a provider. It refuses a policy that protects nothing or cannot
 // work, and one that the format cannot express.
 func New(opts Options) (*Provider, error) {
+	format := opts.Format
 	if opts.Device == nil {
 		opts.Device = System()
 	}
@@ -80,7 +84,13 @@ func New(opts Options) (*Provider, error) {
 	if p.PIN && opts.PIN == nil {
 		return nil, fail(PINMissing, nil, "the policy has a PIN, and there is nobody to ask for it")
 	}
-	return &Provider{opts}, nil
+	made := &Provider{opts: opts, format: format}
+	if opts.SigningKey != nil {
+		if made.signing, err = pcrsig.ParsePublicKey(opts.SigningKey); err != nil {
+			return nil, fail(Refused, err, "the signing key of PCR policies")
+		}
+	}
+	return made, nil
 }
 
 // Enroll implements [keys.Provider]: it seals 32 random bytes to the state that
@@ -101,13 +111,23 @@ func (p *Provider) Recover(ctx context.Context, req keys.Request, raw json.RawMe
 	return o.Passphrase, err
 }
 
+// RecoverFor implements [keys.Witness].
+func (p *Provider) RecoverFor(ctx context.Context, req keys.Request, raw json.RawMessage) (*secret.Bytes, string, error) {
+	o, err := p.Open(ctx, req, raw)
+	return o.Passphrase, o.Identity, err
+}
+
 // Open is Recover, with all that the token holds.
 func (p *Provider) Open(ctx context.Context, req keys.Request, raw json.RawMessage) (Opened, error) {
 	switch typ := token.TypeOf(raw); typ {
 	case token.TypeOwn:
 		return p.openOwn(ctx, req, raw)
 	case token.TypeTalos:
-		return p.openTalos(ctx, raw)
+		s, err := p.readTalos(raw)
+		if err != nil {
+			return Opened{}, err
+		}
+		return p.openPlain(ctx, s, nil)
 	case token.TypeSystemd:
 		return p.openSystemd(ctx, raw)
 	default:
@@ -133,6 +153,9 @@ func (p *Provider) seal(ctx context.Context, plan plan) (sealed, *secret.Bytes, 
 	var err error
 	if plan.boot, err = p.boot(plan.policy.Signed); err != nil {
 		return sealed{}, nil, err
+	}
+	if p.signing != nil {
+		plan.boot.PublicKey = p.opts.SigningKey
 	}
 	plan.value = secret.Random(keySize)
 	// The work may go on after the context ended, so it has copies of its own.

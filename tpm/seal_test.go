@@ -220,11 +220,17 @@ func TestSigners(t *testing.T) {
 func TestEnvelope(t *testing.T) {
 	t.Parallel()
 	m := booted(t)
-	opts := tpm.Options{Policy: tpm.Policy{PCRs: []int{7}}, Identity: func(r keys.Request) []byte { return []byte("identity of " + r.Volume) }}
+	opts := tpm.Options{Policy: tpm.Policy{PCRs: []int{7}}}
 	p := newProvider(t, m.Open, opts)
-	passphrase, token := enroll(t, p)
+	req := request()
+	req.Identity = "identity of STATE"
+	passphrase, token, err := p.Enroll(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer passphrase.Wipe()
 	o, err := p.Open(t.Context(), request(), token)
-	if err != nil || !o.Passphrase.Equal(passphrase) || string(o.Identity) != "identity of STATE" {
+	if err != nil || !o.Passphrase.Equal(passphrase) || o.Identity != req.Identity {
 		t.Errorf("the envelope holds identity %q: %v", o.Identity, err)
 	}
 	o.Passphrase.Wipe()

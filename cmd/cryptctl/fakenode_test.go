@@ -11,6 +11,7 @@ import (
 	"github.com/cryptctl/cryptctl/luks/kdf"
 	"github.com/cryptctl/cryptctl/meta"
 	"github.com/cryptctl/cryptctl/node"
+	"github.com/cryptctl/cryptctl/provide"
 	"github.com/cryptctl/cryptctl/volume/volumetest"
 )
 
@@ -27,7 +28,7 @@ func fakeNode(t *testing.T) func(*testscript.TestScript, bool, []string) {
 		sys.AddPartition("EPHEMERAL", 17<<20)
 		rebooted := ts.MkAbs("rebooted")
 		n := node.New(node.Options{
-			System: sys, Root: ts.MkAbs("root"), UUID: nodeUUID, Keys: keys.Options{Cost: kdf.Light()},
+			System: sys, Root: ts.MkAbs("root"), Machine: provide.Machine{UUID: nodeUUID}, Keys: keys.Options{Cost: kdf.Light()},
 			Reboot: func() { os.WriteFile(rebooted, nil, 0o600) },
 		})
 		// A script's directory is deep, and a socket's path has 108 bytes.

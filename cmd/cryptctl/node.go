@@ -12,6 +12,7 @@ import (
 
 	"github.com/cryptctl/cryptctl/luks/kdf"
 	"github.com/cryptctl/cryptctl/node"
+	"github.com/cryptctl/cryptctl/provide"
 	"github.com/cryptctl/cryptctl/secret"
 	volumes "github.com/cryptctl/cryptctl/volume"
 )
@@ -186,7 +187,7 @@ configuration (maintenance), 1 when STATE does not open.`,
 
 func (b *bootFlags) options(cmd *cobra.Command) (opts node.Options, free func(), err error) {
 	opts = node.Options{
-		System: volumes.Linux{Disks: b.disks}, Root: b.root, UUID: b.uuid, TryTimeout: b.trialFor, Accept: b.accept,
+		System: volumes.Linux{Disks: b.disks}, Root: b.root, Machine: provide.Machine{UUID: b.uuid}, TryTimeout: b.trialFor, Accept: b.accept,
 	}
 	if !b.once { // then the status says it all
 		opts.Keys.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))

@@ -23,6 +23,8 @@ type Machine struct {
 	out  bytes.Buffer
 	conn net.Conn
 	lent bool // may be left without a connection
+
+	released bool // is without one, but while a command is answered
 }
 
 // Start starts a TPM with seeds of its own: no two machines have a key in
@@ -98,6 +100,21 @@ func (m *Machine) dial() {
 // the TCG's software stack expects it.
 func (m *Machine) socket() string { return filepath.Join(m.dir, "tpm") }
 
+// Release leaves the TPM of [StartShared] to other programs for good, and returns
+// the path of its socket. What is asked of it from then on gets a connection for
+// each command.
+func (m *Machine) Release() (socket string) {
+	m.t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.lent {
+		m.t.Fatal("only a TPM of StartShared can be released")
+	}
+	m.released = true
+	m.conn.Close()
+	return m.socket()
+}
+
 // Lend hands the TPM of [StartShared] to another program, which finds it as
 // swtpm:path=PATH, and takes it back when f returns.
 func (m *Machine) Lend(f func(path string)) {
@@ -137,12 +154,19 @@ func (m *Machine) Restart() {
 	defer m.mu.Unlock()
 	m.stop()
 	m.start()
+	if m.released {
+		m.conn.Close()
+	}
 }
 
 // Send implements [transport.TPM]: one command, one answer.
 func (m *Machine) Send(command []byte) ([]byte, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.released {
+		m.dial()
+		defer func() { m.conn.Close() }()
+	}
 	if _, err := m.conn.Write(command); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,263 @@
+package node_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-tpm/tpm2/transport"
+
+	"github.com/cryptctl/cryptctl/keys"
+	"github.com/cryptctl/cryptctl/node"
+	"github.com/cryptctl/cryptctl/provide"
+	"github.com/cryptctl/cryptctl/tpm"
+	"github.com/cryptctl/cryptctl/tpm/tpmtest"
+)
+
+// sealedRig is a rig with a TPM, into which each boot measures what it boots.
+type sealedRig struct {
+	*rig
+	tpm      *tpmtest.Machine
+	firmware string // what the next boot measures into PCR 7
+}
+
+func newSealedRig(t *testing.T) *sealedRig {
+	t.Helper()
+	s := &sealedRig{newRig(t), tpmtest.Start(t), "keys of the vendor"}
+	efi := filepath.Join(t.TempDir(), "efi")
+	s.opts.Machine = provide.Machine{
+		UUID: nodeUUID, TPM: tpm.NewDevice(s.tpm.Open), Firmware: efi,
+		Boot: func() (tpm.Boot, error) { return tpm.Boot{}, nil },
+	}
+	s.secureBoot(t, true)
+	return s
+}
+
+func (s *sealedRig) secureBoot(t *testing.T, on bool) {
+	t.Helper()
+	vars := filepath.Join(s.opts.Machine.Firmware, "efivars")
+	if err := os.MkdirAll(vars, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	value := []byte{6, 0, 0, 0, 0}
+	for _, name := range []string{"SetupMode", "SecureBoot"} {
+		if name == "SecureBoot" && on {
+			value[4] = 1
+		}
+		if err := os.WriteFile(filepath.Join(vars, name+"-8be4df61-93ca-11d2-aa0d-00e098032b8c"), value, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// start is a boot, up to where the node's own begins.
+func (s *sealedRig) start(t *testing.T) {
+	t.Helper()
+	s.tpm.Restart()
+	tpmtest.Extend(t, s.tpm, 7, s.firmware)
+	s.sys = s.sys.Reboot()
+	s.renew()
+}
+
+func (s *sealedRig) boots(t *testing.T) {
+	t.Helper()
+	s.start(t)
+	if err := s.Boot(t.Context()); err != nil {
+		t.Fatalf("boot: %v", err)
+	}
+	s.wantPhase(t, node.Running)
+}
+
+// latched reports whether nothing can be unsealed any more.
+func (s *sealedRig) latched(t *testing.T) bool {
+	t.Helper()
+	now, err := s.opts.Machine.TPM.ReadPCRs(t.Context(), "sha256", 15)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(now[15], func(b byte) bool { return b != 0 })
+}
+
+// sealedConfig has a tpm key in slot 0 of both volumes, with these settings, and
+// passphrases after it.
+func sealedConfig(settings string, passphrases ...string) string {
+	var b strings.Builder
+	for _, name := range []string{"STATE", "EPHEMERAL"} {
+		fmt.Fprintf(&b, "---\napiVersion: v1alpha1\nkind: VolumeConfig\nname: %s\nencryption:\n  provider: luks2\n  keys:\n    - slot: 0\n      tpm: {%s}\n", name, settings)
+		for i, p := range passphrases {
+			fmt.Fprintf(&b, "    - slot: %d\n      static: {passphrase: %s}\n", i+1, p)
+		}
+	}
+	return strings.TrimPrefix(b.String(), "---\n")
+}
+
+// wantSlot checks the outcome of a slot's reconciliation in both volumes.
+func (s *sealedRig) wantSlot(t *testing.T, slot int, want keys.Outcome, words string) {
+	t.Helper()
+	for _, name := range []string{"STATE", "EPHEMERAL"} {
+		slots := s.volume(t, name).Slots
+		at := slices.IndexFunc(slots, func(r keys.Result) bool { return r.Slot == slot })
+		if at < 0 || slots[at].Outcome != want || !strings.Contains(slots[at].Reason, words) {
+			t.Errorf("%s: %+v, want slot %d %s with %q", name, slots, slot, want, words)
+		}
+	}
+}
+
+// installed is a machine whose first boot enrolled its keys.
+func installed(t *testing.T, config string) *sealedRig {
+	t.Helper()
+	s := newSealedRig(t)
+	s.start(t)
+	if err := s.Boot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.wantPhase(t, node.Maintenance)
+	if s.latched(t) {
+		t.Fatal("a node in maintenance has nothing to seal its keys with")
+	}
+	s.apply(t, config, node.Auto)
+	s.wantPhase(t, node.Running)
+	s.wantOpen(t, "STATE", "EPHEMERAL")
+	return s
+}
+
+// TestTPM: the first boot enrolls, the next opens by the TPM alone, and when the
+// node is up nothing is unsealed any more.
+func TestTPM(t *testing.T) {
+	t.Parallel()
+	s := installed(t, sealedConfig(""))
+	if !s.latched(t) {
+		t.Error("the latch is open when the node is up")
+	}
+	s.write(t, "EPHEMERAL")
+	for range 2 {
+		s.boots(t)
+		s.wantSlot(t, 0, keys.Kept, "")
+		if !s.latched(t) || !s.has(t, "EPHEMERAL") {
+			t.Errorf("latched %v, data %v", s.latched(t), s.has(t, "EPHEMERAL"))
+		}
+	}
+	s.sys = s.sys.Reboot() // only the mappings: the TPM goes on
+	s.renew()
+	if err := s.Boot(t.Context()); !errors.Is(err, keys.ErrNoKey) || !strings.Contains(err.Error(), "latch") && !strings.Contains(err.Error(), "PCR 15") {
+		t.Errorf("unsealed after the latch was closed: %v", err)
+	}
+}
+
+// TestHealing: a key that went stale is sealed anew where the configuration says
+// so and Secure Boot is on.
+func TestHealing(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, settings string
+		secureBoot     bool
+		want           keys.Outcome
+		words          string
+	}{
+		{"reseal", "reseal: true", true, keys.Replaced, "PCR 7"},
+		{"reseal without Secure Boot", "reseal: true", false, keys.WasBlocked, "Secure Boot is off"},
+		{"no reseal", "", true, keys.WasBlocked, "not allowed by the policy"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := installed(t, sealedConfig(test.settings, "recovery"))
+			s.firmware = "keys of the vendor, and one more revocation"
+			s.secureBoot(t, test.secureBoot)
+			s.boots(t)
+			s.wantSlot(t, 0, test.want, test.words)
+			s.wantSlot(t, 1, keys.Kept, "")
+			if !s.latched(t) {
+				t.Error("the latch stayed open")
+			}
+			s.boots(t)
+			if healed := test.want == keys.Replaced; healed {
+				s.wantSlot(t, 0, keys.Kept, "")
+			} else {
+				s.wantSlot(t, 0, keys.WasBlocked, test.words)
+			}
+		})
+	}
+}
+
+// TestSealingWaits: with the latch closed a tpm key is sealed on the next boot,
+// and until then nothing is lost.
+func TestSealingWaits(t *testing.T) {
+	t.Parallel()
+	s := installed(t, sealedConfig("", "recovery"))
+	changed := sealedConfig("options: {pcrs: [0, 7]}", "recovery")
+	if _, err := s.Apply(t.Context(), []byte(changed), node.NoReboot); !errors.Is(err, node.ErrNeedsMore) {
+		t.Errorf("without a reboot: %v", err)
+	}
+	rotated := sealedConfig("", "another")
+	if a := s.apply(t, rotated, node.NoReboot); a.Reboot {
+		t.Error("a change of passphrases needs no reboot")
+	}
+	s.wantSlot(t, 1, keys.Replaced, "")
+
+	tpmtest.Extend(t, s.tpm, 0, "firmware")
+	if a := s.apply(t, sealedConfig("options: {pcrs: [7], }, pin: false, reseal: true", "another"), node.Auto); !a.Reboot {
+		t.Errorf("%+v needs no reboot", a)
+	}
+	s.boots(t)
+	s.wantOpen(t, "STATE", "EPHEMERAL")
+	s.wantSlot(t, 0, keys.Kept, "")
+
+	s.start(t)
+	tpmtest.Extend(t, s.tpm, 0, "firmware")
+	if err := s.Boot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if a := s.apply(t, sealedConfig("options: {pcrs: [0, 7]}", "another"), node.Auto); !a.Reboot {
+		t.Errorf("%+v needs no reboot", a)
+	}
+	s.start(t)
+	tpmtest.Extend(t, s.tpm, 0, "firmware")
+	if err := s.Boot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.wantOpen(t, "STATE", "EPHEMERAL")
+	s.wantSlot(t, 0, keys.Replaced, "[0 7] are configured")
+	if left, _ := filepath.Glob(filepath.Join(s.dir("STATE"), "cryptctl/former/*")); len(left) > 0 {
+		t.Errorf("former configurations left: %q", left)
+	}
+}
+
+// TestFirstSealed: a node that had no tpm keys seals them at once, and then
+// closes the latch.
+func TestFirstSealed(t *testing.T) {
+	t.Parallel()
+	s := installed(t, config(k("recovery"), k("recovery")))
+	if s.latched(t) {
+		t.Fatal("a latch that nothing has was closed")
+	}
+	with := strings.ReplaceAll(sealedConfig("", "recovery"), "slot: 0", "slot: 9")
+	with = strings.ReplaceAll(strings.ReplaceAll(with, "slot: 1", "slot: 0"), "slot: 9", "slot: 1")
+	if a := s.apply(t, with, node.NoReboot); a.Reboot {
+		t.Errorf("%+v", a)
+	}
+	s.wantSlot(t, 1, keys.Added, "")
+	if !s.latched(t) {
+		t.Error("the latch stayed open")
+	}
+}
+
+// TestNoLatchWithoutTPM: a machine whose TPM went away starts all the same, and
+// its operator is told.
+func TestNoLatchWithoutTPM(t *testing.T) {
+	t.Parallel()
+	s := installed(t, sealedConfig("", "recovery"))
+	s.opts.Machine.TPM = tpm.NewDevice(func() (transport.TPMCloser, error) { return nil, fs.ErrNotExist })
+	s.boots(t)
+	s.wantSlot(t, 0, keys.WasBlocked, "TPM cannot be opened")
+	if n := s.Status().Notices; len(n) != 1 || !strings.Contains(n[0], "latch did not close") {
+		t.Errorf("notices %q", n)
+	}
+	if err := s.Latch(t.Context()); tpm.ReasonOf(err) != tpm.NoTPM {
+		t.Errorf("Latch: %v", err)
+	}
+}
