@@ -31,6 +31,8 @@ type keySource struct {
 	salt     string
 	keyFile  string
 	limit    string
+	tpm      tpmTarget
+	pin      pinSource
 }
 
 func (k *keySource) flags(cmd *cobra.Command) {
@@ -46,6 +48,8 @@ func (k *keySource) configFlags(cmd *cobra.Command) {
 	f.StringVar(&k.volume, "volume", "", "`NAME` of the volume in the configuration: STATE, EPHEMERAL, u-data")
 	f.StringVar(&k.nodeUUID, "node-uuid", "", "the node's `UUID` for nodeID keys, taken as it is: lower case, as the node has it (default: what the firmware says)")
 	f.BoolVar(&k.strict, "strict-node-uuid", false, "refuse node UUIDs that are known junk or not random when making a nodeID key")
+	k.tpm.flags(cmd)
+	k.pin.flag(cmd)
 	f.StringVar(&k.salt, "state-salt", "", "`FILE` encryption-salt.yaml of STATE, for keys with lockToState")
 }
 
@@ -97,17 +101,24 @@ func (k *keySource) load() (*wanted, error) {
 		}
 		w.free = func() { c.Wipe(); salt.Wipe() }
 	}
-	w.keys = k.machine(salt).Keys(enc.Keys)
+	m, err := k.machine(salt)
+	if err != nil {
+		w.free()
+		return nil, err
+	}
+	w.keys = m.Keys(enc.Keys)
 	return w, nil
 }
 
 // machine is what the keys depend on, as the flags say it.
-func (k *keySource) machine(salt *secret.Bytes) provide.Machine {
-	m := provide.Machine{UUID: k.nodeUUID, Strict: k.strict, Salt: salt, NoSalt: "give STATE's encryption-salt.yaml with --state-salt"}
+func (k *keySource) machine(salt *secret.Bytes) (provide.Machine, error) {
+	m := provide.Machine{UUID: k.nodeUUID, Strict: k.strict, Salt: salt, NoSalt: "give STATE's encryption-salt.yaml with --state-salt", PIN: k.pin.get}
 	if m.UUID == "" {
 		m.UUID = provide.FirmwareUUID()
 	}
-	return m
+	var err error
+	m.TPM, err = k.tpm.dial()
+	return m, err
 }
 
 // readKey reads a passphrase from a file, or from stdin for "-". Every byte

@@ -142,6 +142,8 @@ type bootFlags struct {
 	closing  bool
 	trialFor time.Duration
 	socket   string
+	tpm      tpmTarget
+	pin      pinSource
 }
 
 func bootCommand() *cobra.Command {
@@ -169,6 +171,8 @@ configuration (maintenance), 1 when STATE does not open.`,
 	f.BoolVar(&b.closing, "close", false, "with --once: unmount and close everything again")
 	f.DurationVar(&b.trialFor, "try-timeout", time.Minute, "`TIME` after which apply --mode try is taken back")
 	f.StringVar(&b.socket, "socket", node.Socket, "`PATH` to answer on")
+	b.tpm.flags(cmd)
+	b.pin.flag(cmd)
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		opts, free, err := b.options(cmd)
@@ -186,8 +190,13 @@ configuration (maintenance), 1 when STATE does not open.`,
 }
 
 func (b *bootFlags) options(cmd *cobra.Command) (opts node.Options, free func(), err error) {
+	device, err := b.tpm.dial()
+	if err != nil {
+		return opts, nil, err
+	}
 	opts = node.Options{
-		System: volumes.Linux{Disks: b.disks}, Root: b.root, Machine: provide.Machine{UUID: b.uuid}, TryTimeout: b.trialFor, Accept: b.accept,
+		System: volumes.Linux{Disks: b.disks}, Root: b.root, Machine: provide.Machine{UUID: b.uuid, TPM: device, PIN: b.pin.get},
+		TryTimeout: b.trialFor, Accept: b.accept,
 	}
 	if !b.once { // then the status says it all
 		opts.Keys.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
