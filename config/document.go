@@ -119,7 +119,7 @@ func filesystem(root cursor, kind string) string {
 // volumeID returns the id of the volume that a document names, "" when the name
 // is wrong.
 func volumeID(name cursor, prefix string) string {
-	system := []string{"STATE", "EPHEMERAL", "IMAGECACHE", "ETCD", "CRI", "KUBELET", "LOG"}
+	system := systemVolumes()
 	text, ok := name.text()
 	switch {
 	case !ok:
@@ -137,6 +137,25 @@ func volumeID(name cursor, prefix string) string {
 		return prefix + text
 	}
 	return ""
+}
+
+func systemVolumes() []string {
+	return []string{"STATE", "EPHEMERAL", "IMAGECACHE", "ETCD", "CRI", "KUBELET", "LOG"}
+}
+
+// IsVolume reports whether a name is that of a volume that a configuration can
+// have: STATE, or u-data. A disk has other partitions, such as that of the boot
+// loader.
+func IsVolume(name string) bool {
+	if slices.Contains(systemVolumes(), name) {
+		return true
+	}
+	for _, prefix := range []string{"u-", "r-", "s-"} {
+		if rest, ok := strings.CutPrefix(name, prefix); ok {
+			return rest != "" && len(rest) <= maxVolumeName && !strings.ContainsFunc(rest, notInName)
+		}
+	}
+	return false
 }
 
 func notInName(r rune) bool {

@@ -62,30 +62,41 @@ func readProvider(c cursor) bool {
 	return true
 }
 
+// DefaultCipher is the cipher of a block that names none.
+const DefaultCipher = "aes-xts-plain64"
+
+// DefaultKeySize is the size in bits of the volume key of a block that says none:
+// XTS takes two AES keys of 256, Adiantum one XChaCha key.
+func DefaultKeySize(cipher string) int {
+	if cipher == DefaultCipher {
+		return 512
+	}
+	return 256
+}
+
 // readCipher returns the cipher and its key size in bits, with the defaults for
-// what is absent. XTS takes two AES keys of 128 or 256 bits, adiantum takes one
-// XChaCha key.
+// what is absent. XTS takes two AES keys of 128 or 256 bits.
 func readCipher(cipher, keySize cursor) (string, int) {
-	ciphers := []string{"aes-xts-plain64", "xchacha12,aes-adiantum-plain64", "xchacha20,aes-adiantum-plain64"}
+	ciphers := []string{DefaultCipher, "xchacha12,aes-adiantum-plain64", "xchacha20,aes-adiantum-plain64"}
 	name, ok := cipher.text()
 	size, _ := keySize.integer()
 	if !ok {
 		return name, size
 	}
 	if name == "" {
-		name = ciphers[0]
+		name = DefaultCipher
 	}
 	if !slices.Contains(ciphers, name) {
 		cipher.fail("unknown cipher "+shown(name), "write one of "+strings.Join(ciphers, " or "))
 		return name, size
 	}
 	sizes, fix := []int{512, 256}, "write 512 or 256"
-	if name != ciphers[0] {
+	if name != DefaultCipher {
 		sizes, fix = []int{256}, "write 256"
 	}
 	switch {
 	case size == 0:
-		size = sizes[0]
+		size = DefaultKeySize(name)
 	case !slices.Contains(sizes, size):
 		keySize.fail(strconv.Itoa(size)+" bits do not fit "+name, fix+", or leave it out")
 	}

@@ -18,10 +18,10 @@ import (
 )
 
 const (
-	// maxSource bounds one source. The largest machine configurations, with
+	// MaxSource bounds one source. The largest machine configurations, with
 	// manifests inlined, are below 1 MiB, and the parser allocates up to two
 	// hundred times the size of its input.
-	maxSource = 10 << 20
+	MaxSource = 10 << 20
 
 	// maxCommas bounds the entries of [a, b] and {a: b, c: d} in one source:
 	// the parser takes a kilobyte and some microseconds for each, which for
@@ -59,7 +59,7 @@ func ReadFiles(paths ...string) (*Config, error) {
 		if path == "-" {
 			in.name = "stdin"
 		}
-		data, ok := readFile(in, path, maxSource)
+		data, ok := readFile(in, path, MaxSource)
 		if !ok {
 			r.errs = append(r.errs, in.sorted()...)
 			continue
@@ -96,8 +96,8 @@ func (r *reader) finish() (*Config, error) {
 // documents parses a source into its documents; empty ones are left out. What
 // is before a syntax error is returned.
 func documents(in *input, data []byte) []cursor {
-	if len(data) > maxSource {
-		tooLarge(in, maxSource)
+	if len(data) > MaxSource {
+		tooLarge(in, MaxSource)
 		return nil
 	}
 	if bytes.Count(data, []byte{','}) > maxCommas {

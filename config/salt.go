@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"fmt"
+	"strconv"
 
 	"github.com/cryptctl/cryptctl/secret"
 )
@@ -38,6 +39,16 @@ func ReadSalt(path string) (*secret.Bytes, error) {
 		return nil, in.sorted()
 	}
 	return salt, nil
+}
+
+// FormatSalt returns the text of the file that ReadSalt reads.
+func FormatSalt(salt *secret.Bytes) *secret.Bytes {
+	text := make([]byte, 0, len("diskSalt:\n")+salt.Len()*len("    - 255\n")) // so that it is not moved, and left behind
+	text = append(text, "diskSalt:\n"...)
+	for _, b := range salt.Bytes() {
+		text = append(strconv.AppendUint(append(text, "    - "...), uint64(b), 10), '\n')
+	}
+	return secret.Take(text)
 }
 
 func readSalt(in *input, data []byte) *secret.Bytes {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/cryptctl/cryptctl/config"
+	"github.com/cryptctl/cryptctl/secret"
 )
 
 // saltFile is the file as Talos writes it, for the given numbers.
@@ -23,6 +24,43 @@ func countTo(n int) []string {
 		out[i] = strconv.Itoa(i + 1)
 	}
 	return out
+}
+
+// TestFormatSalt: what is written is what Talos writes, and is read again.
+func TestFormatSalt(t *testing.T) {
+	t.Parallel()
+	salt := secret.New(32)
+	for i := range salt.Bytes() {
+		salt.Bytes()[i] = byte(8*i + 7)
+	}
+	text := config.FormatSalt(salt)
+	var numbers []string
+	for _, b := range salt.Bytes() {
+		numbers = append(numbers, strconv.Itoa(int(b)))
+	}
+	if got := string(text.Bytes()); got != saltFile(numbers...) {
+		t.Errorf("the file is\n%s", got)
+	}
+	path := filepath.Join(t.TempDir(), "salt.yaml")
+	if err := os.WriteFile(path, text.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := config.ReadSalt(path); err != nil || !got.Equal(salt) {
+		t.Errorf("read again: %v", err)
+	}
+}
+
+// TestIsVolume: names that a configuration can have.
+func TestIsVolume(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]bool{
+		"STATE": true, "EPHEMERAL": true, "LOG": true, "u-data": true, "r-1": true, "s-swap": true, "u-" + strings.Repeat("a", 34): true,
+		"": false, "META": false, "EFI": false, "state": false, "u-": false, "x-data": false, "u-a/b": false, "u-" + strings.Repeat("a", 35): false,
+	} {
+		if got := config.IsVolume(name); got != want {
+			t.Errorf("IsVolume(%q) is %v", name, got)
+		}
+	}
 }
 
 func TestReadSalt(t *testing.T) {

@@ -73,6 +73,28 @@ expect 0 cryptctl open node.img --test --partition STATE --key-file february.key
 expect 5 cryptctl open node.img --test --partition EPHEMERAL --key-file old.key
 expect 0 cryptctl open node.img --test --partition EPHEMERAL --key-file new.key
 
+if command -v swtpm >/dev/null; then
+	title "A key that a TPM seals: swtpm plays the TPM"
+	mkdir tpm
+	swtpm socket --tpm2 --tpmstate dir=tpm --server type=unixio,path=tpm/socket --flags not-need-init,startup-clear >/dev/null 2>&1 &
+	trap 'kill $!; rm -rf "$work"' EXIT
+	tpm="--tpm swtpm:$work/tpm/socket"
+	for _ in 1 2 3 4 5 6 7 8 9 10; do
+		[ -S tpm/socket ] || sleep 0.2
+	done
+	printf '%s' 'blue elephant' >pin
+	printf '%s' 'red elephant' >wrong.pin
+	run cryptctl sync node.img $ephemeral --file sealed.yaml $tpm --pin-file pin --iter-time 100
+	run cryptctl key test node.img $ephemeral --file sealed.yaml $tpm --pin-file pin
+	expect 5 cryptctl open node.img --test $ephemeral --file sealed.yaml --slot 1 $tpm --pin-file wrong.pin
+	expect 0 cryptctl open node.img --test $ephemeral --file sealed.yaml --slot 1 $tpm --pin-file pin
+	echo "...and once the latch is closed, it unseals nothing until the next boot:"
+	run cryptctl tpm latch $tpm
+	expect 5 cryptctl open node.img --test $ephemeral --file sealed.yaml --slot 1 $tpm --pin-file pin
+else
+	title "swtpm is not installed, so no TPM was asked (Debian: swtpm)"
+fi
+
 title "Sound, by our own check"
 run cryptctl check node.img --partition STATE
 run cryptctl check node.img --partition EPHEMERAL
