@@ -35,6 +35,18 @@ func ParseFlag(s string) (Flag, error) {
 	return f, nil
 }
 
+// Configured returns the flags of a machine configuration: its options, which are
+// spelt as the kernel spells them, and allowDiscards.
+func Configured(options []string, allowDiscards bool) (flags []Flag) {
+	for _, o := range options {
+		flags = append(flags, Flag(o))
+	}
+	if allowDiscards {
+		flags = append(flags, AllowDiscards)
+	}
+	return flags
+}
+
 // mergeFlags returns a header's persistent flags and those asked for, each
 // once, in the kernel's order. What else a header may say (no-journal, and what
 // later tools invent) is not for dm-crypt; cryptsetup skips it too.

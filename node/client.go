@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 
+	"github.com/cryptctl/cryptctl/config"
 	"github.com/cryptctl/cryptctl/mapping"
 )
 
@@ -64,7 +65,7 @@ func (c Client) call(ctx context.Context, method, path string, body []byte, resu
 	}
 	defer resp.Body.Close()
 	var a answer
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxConfig)).Decode(&a); err != nil {
+	if err := json.NewDecoder(io.LimitReader(resp.Body, config.MaxSource)).Decode(&a); err != nil {
 		return fmt.Errorf("the node daemon's answer: %w", err)
 	}
 	if len(a.Result) > 0 && string(a.Result) != "null" {

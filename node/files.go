@@ -193,13 +193,9 @@ func (f files) salt(make bool) (*secret.Bytes, error) {
 		return nil, nil
 	}
 	salt := secret.Random(keys.SaltSize)
-	text := secret.New(len("diskSalt:\n") + keys.SaltSize*len("    - 255\n"))
+	text := config.FormatSalt(salt)
 	defer text.Wipe()
-	p := append(text.Bytes()[:0], "diskSalt:\n"...)
-	for _, b := range salt.Bytes() {
-		p = fmt.Appendf(p, "    - %d\n", b)
-	}
-	if err := f.write(saltFile, p); err != nil {
+	if err := f.write(saltFile, text.Bytes()); err != nil {
 		salt.Wipe()
 		return nil, err
 	}

@@ -93,32 +93,16 @@ func rank(name string) int {
 	return 1
 }
 
-// isVolume reports whether a label is one of a volume that a node may wipe: a
-// disk has other partitions, such as that of the boot loader.
-func isVolume(label string) bool {
-	switch label {
-	case stateName, ephemeralName, "IMAGECACHE", "ETCD", "CRI", "KUBELET", "LOG":
-		return true
-	}
-	return len(label) > 2 && slices.Contains([]string{"u-", "r-", "s-"}, label[:2])
-}
-
 // encryptionOf turns a configured encryption into one of package volume. Former
 // are other configurations of the same volume.
 func encryptionOf(m provide.Machine, e *config.Encryption, former ...*config.Encryption) *volume.Encryption {
 	if e == nil {
 		return nil
 	}
-	v := &volume.Encryption{
+	return &volume.Encryption{
 		Keys: m.Keys(e.Keys), Former: formerKeys(m, former), Cipher: e.Cipher, KeySize: e.KeySize, SectorSize: e.BlockSize,
+		Flags: mapping.Configured(e.Options, e.AllowDiscards),
 	}
-	for _, option := range e.Options {
-		v.Flags = append(v.Flags, mapping.Flag(option)) // config knows the options that the kernel has
-	}
-	if e.AllowDiscards {
-		v.Flags = append(v.Flags, mapping.AllowDiscards)
-	}
-	return v
 }
 
 func formerKeys(m provide.Machine, former []*config.Encryption) (sets [][]keys.Key) {

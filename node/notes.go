@@ -40,8 +40,8 @@ func (n *notes) sets() (sets []*config.Encryption) {
 	return sets
 }
 
-// readNotes reads META. What it holds is not trusted: it is checked as a
-// configuration is.
+// readNotes reads META. What it holds is not trusted: package meta
+// bounds it, and whatever it names meets the checks of those who use it.
 func (n *Node) readNotes() (*notes, error) {
 	var out *notes
 	err := n.withMeta(luks.ReadOnly, func(m *meta.Meta) (err error) {

@@ -20,7 +20,7 @@ func (n *Node) Reset(ctx context.Context, labels []string) error {
 		return errors.New("no labels: say which volumes are to be wiped")
 	}
 	for _, label := range labels {
-		if !isVolume(label) {
+		if !config.IsVolume(label) {
 			return fmt.Errorf("%q is not a volume of the node, and is not wiped: STATE, EPHEMERAL and those that a configuration can declare are", label)
 		}
 		if _, err := n.opts.System.Find(label); err != nil {
@@ -137,7 +137,7 @@ func (n *Node) wipe(ctx context.Context, notes *notes) error {
 
 func (n *Node) wipeOne(ctx context.Context, label string) (done bool, err error) {
 	switch {
-	case !isVolume(label): // META is not authenticated
+	case !config.IsVolume(label): // META is not authenticated
 		n.notice("META says that %q is to be wiped, which is not a volume: it is left alone", label)
 		return false, nil
 	case n.volumes[label] != nil, label == stateName && n.state != nil:

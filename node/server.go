@@ -10,14 +10,12 @@ import (
 	"os"
 	"time"
 
+	"github.com/cryptctl/cryptctl/config"
 	"github.com/cryptctl/cryptctl/secret"
 )
 
 // Socket is where a node daemon answers.
 const Socket = "/run/cryptctl.sock"
-
-// maxConfig is what package config reads at most.
-const maxConfig = 10 << 20
 
 // Listen makes the socket, which only root may use. A stale one is replaced.
 func Listen(path string) (net.Listener, error) {
@@ -81,7 +79,7 @@ func reply(w http.ResponseWriter, result any, err error) {
 }
 
 func (n *Node) serveApply(w http.ResponseWriter, r *http.Request) {
-	text, err := secret.Read(r.Body, maxConfig)
+	text, err := secret.Read(r.Body, config.MaxSource)
 	if err != nil {
 		reply(w, nil, fmt.Errorf("read the configuration: %w", err))
 		return

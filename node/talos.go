@@ -7,9 +7,6 @@ import (
 	"github.com/cryptctl/cryptctl/meta"
 )
 
-// defaultCipher is what a configuration without a cipher means.
-const defaultCipher = "aes-xts-plain64"
-
 // fromMeta is how META says that STATE is encrypted, in the form of the
 // configuration. A kind of key that is not known here is left out: its slot is
 // then foreign, and stays.
@@ -22,12 +19,10 @@ func fromMeta(m *meta.Encryption) *config.Encryption {
 		Cipher: m.Cipher, KeySize: int(m.KeySize), BlockSize: int(m.BlockSize), Options: m.PerfOptions, AllowDiscards: m.AllowDiscards,
 	}
 	if e.Cipher == "" {
-		e.Cipher = defaultCipher
+		e.Cipher = config.DefaultCipher
 	}
 	if e.KeySize == 0 {
-		if e.KeySize = 256; e.Cipher == defaultCipher {
-			e.KeySize = 512
-		}
+		e.KeySize = config.DefaultKeySize(e.Cipher)
 	}
 	for _, k := range m.Keys {
 		key := config.Key{Slot: k.Slot, Source: e.Source, LockToState: k.LockToState}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -237,9 +238,7 @@ func (o *formatFlags) newVolumeKey() (*luks.VolumeKey, error) {
 	}
 	bits := o.keySize
 	if bits == 0 {
-		if bits = 8 * luks.DefaultVolumeKeySize; o.layout.Cipher != "" && o.layout.Cipher != "aes-xts-plain64" {
-			bits = 256
-		}
+		bits = config.DefaultKeySize(cmp.Or(o.layout.Cipher, config.DefaultCipher))
 	}
 	if bits != 256 && bits != 512 {
 		return nil, usageError("--key-size %d: must be 256 or 512", bits)

@@ -210,17 +210,11 @@ func (o *openFlags) mappable(v *volume, device *luks.File) error {
 }
 
 // flagsOf is what a configuration says of a mapping; nil says nothing.
-func flagsOf(enc *config.Encryption) (flags []mapping.Flag) {
+func flagsOf(enc *config.Encryption) []mapping.Flag {
 	if enc == nil {
 		return nil
 	}
-	for _, option := range enc.Options {
-		flags = append(flags, mapping.Flag(option))
-	}
-	if enc.AllowDiscards {
-		flags = append(flags, mapping.AllowDiscards)
-	}
-	return flags
+	return mapping.Configured(enc.Options, enc.AllowDiscards)
 }
 
 // notes say in what a mapping is not as it was asked for.
