@@ -3,7 +3,7 @@
 //
 //	Provider  a keys.Provider: Enroll seals, Recover unseals
 //	Policy    under which conditions the TPM gives a key back
-//	Device    a TPM: the machine's, or any transport
+//	Device    a TPM: the machine's, one that Dial names, or any transport; what it says of itself
 //	Error     why it did not work, as one of a few reasons that callers act on
 //	Latch     after which nothing is unsealed in this boot any more
 //

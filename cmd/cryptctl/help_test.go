@@ -72,7 +72,7 @@ func TestHelp(t *testing.T) {
 // TestJSONFlag: what shows something shows it to programs, too.
 func TestJSONFlag(t *testing.T) {
 	t.Parallel()
-	with := "inspect, check, plan, format, sync, open, key list, key test, token list, config validate, disk create, disk list, header restore, header repair, meta list, meta repair, boot, status, apply, reset"
+	with := "inspect, check, plan, format, sync, open, key list, key test, token list, config validate, disk create, disk list, header restore, header repair, meta list, meta repair, boot, status, apply, reset, tpm status, tpm doctor, tpm pcrs, tpm explain, tpm predict"
 	walk(root(), func(cmd *cobra.Command) {
 		path := strings.TrimPrefix(cmd.CommandPath(), "cryptctl ")
 		want := strings.Contains(", "+with+",", ", "+path+",")

@@ -118,6 +118,7 @@ func (k *keySource) machine(salt *secret.Bytes) (provide.Machine, error) {
 	}
 	var err error
 	m.TPM, err = k.tpm.dial()
+	m.Boot = (&sealedKey{tpmTarget: k.tpm}).boot
 	return m, err
 }
 

@@ -112,6 +112,7 @@ old keys or the new ones.
 		inspectCommand(), checkCommand(), planCommand(), formatCommand(), syncCommand(), openCommand(), closeCommand(),
 		keyCommand(), tokenCommand(), headerCommand(), eraseCommand(), metaCommand(),
 		bootCommand(), statusCommand(), applyCommand(), resetCommand(),
+		tpmCommand(),
 		configCommand(), diskCommand(), versionCommand(),
 	)
 	return cmd

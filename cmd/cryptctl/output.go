@@ -21,7 +21,8 @@ import (
 //   - Errors go to stderr, once, as "cryptctl: what, where, what to do".
 //   - Progress goes to stderr, and only to a terminal.
 //   - Text from a disk is printed with %q: it may hold escape sequences.
-//   - Secrets are never printed, but by meta get --show-secrets.
+//   - Secrets are never printed, but by meta get --show-secrets and tpm unseal
+//     --reveal.
 
 // jsonFlag adds --json.
 func jsonFlag(cmd *cobra.Command) *bool {

@@ -41,6 +41,7 @@ func setup(e *testscript.Env) error {
 	e.Setenv("node", nodeUUID)
 	// The race detector lets a program sleep for a second at its end.
 	e.Setenv("GORACE", "atexit_sleep_ms=0")
+	e.Values["tpm"] = new(scriptTPM)
 	e.Values["sums"] = map[string][sha256.Size]byte{}
 	return nil
 }
@@ -75,11 +76,21 @@ func condition(cond string) (bool, error) {
 //	same FILE...                 they hold what they held then
 //	mode FILE OCTAL              the file has these permissions
 //	fakenode VAR                 start a node daemon on an imitated machine; its socket is $VAR
+//	swtpm VAR                    start a software TPM; --tpm $VAR is it
+//	extend PCR 'TEXT'            have it measure a text
+//	measure LOG PCR TYPE 'TEXT'  the same, as firmware does: with an event in a log
+//	restart                      restart it: registers at zero
+//	cleartpm                     have its firmware clear it
+//	rsakey PRIVATE PUBLIC        make an RSA key, in two PEM files
+//	uki FILE STUB NAME=FILE...   make a unified kernel image of a systemd-stub version, with sections
+//	bootuki FILE PHASES          have the TPM measure an image, and phases
 func commands(t *testing.T) map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
 		"runs": runs, "json": jsonHas, "key": keyFile, "image": image, "random": random, "poke": poke,
 		"mutate": mutateCommand, "note": note, "relabel": relabel, "loop": loop, "hold": hold, "hash": hash, "same": same, "mode": mode,
 		"fakenode": fakeNode(t),
+		"swtpm":    startTPM(t), "extend": extendTPM(t), "measure": measureTPM(t), "restart": restartTPM, "cleartpm": clearTPM(t),
+		"rsakey": rsaKey, "uki": makeUKI, "bootuki": bootUKI(t),
 	}
 }
 

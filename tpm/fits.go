@@ -7,19 +7,19 @@ import (
 	"github.com/cryptctl/cryptctl/tpm/token"
 )
 
-// Check says whether the TPM would give the key of a token back now, as far as
+// Fits says whether the TPM would give the key of a token back now, as far as
 // that can be told without asking for it: the PCRs, the signature of the boot
 // image, the latch, and the storage root key. It needs no PIN, counts no wrong
 // one, and no secret is made. The error is the one that Recover would give.
 //
 // The answer is by what the token says of itself: the envelope of one of ours is
 // not opened, so whether it is of this slot and volume is not seen.
-func (p *Provider) Check(ctx context.Context, raw json.RawMessage) error {
+func (p *Provider) Fits(ctx context.Context, raw json.RawMessage) error {
 	s, err := p.read(raw)
 	if err != nil {
 		return err
 	}
-	_, err = run(ctx, p.opts.Device, leave, idle, func(l *link) (nothing, error) { return nothing{}, s.check(l) })
+	_, err = run(ctx, p.opts.Device, leave, idle, func(l *link) (nothing, error) { return nothing{}, s.fits(l) })
 	return err
 }
 
@@ -42,7 +42,7 @@ func (p *Provider) read(raw json.RawMessage) (sealed, error) {
 	}
 }
 
-func (s sealed) check(l *link) error {
+func (s sealed) fits(l *link) error {
 	now, err := s.settle(l)
 	if err != nil {
 		return err

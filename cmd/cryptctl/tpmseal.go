@@ -1,0 +1,287 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cryptctl/cryptctl/keys"
+	"github.com/cryptctl/cryptctl/luks"
+	"github.com/cryptctl/cryptctl/tpm"
+)
+
+// sealedKey is what commands need that deal with a sealed key.
+type sealedKey struct {
+	tpmTarget
+	pin        pinSource
+	publicKey  string
+	signatures string
+}
+
+func (s *sealedKey) flags(cmd *cobra.Command) {
+	s.tpmTarget.flags(cmd)
+	f := cmd.Flags()
+	f.StringVar(&s.publicKey, "public-key", "", "`FILE` with the key that signs PCR policies, PEM (default: what the boot image brought)")
+	f.StringVar(&s.signatures, "signatures", "", "`FILE` with signed PCR policies (default: what the boot image brought)")
+}
+
+// boot returns what the boot image brought, with the files that were given in its
+// place.
+func (s *sealedKey) boot() (tpm.Boot, error) {
+	var b tpm.Boot
+	var err error
+	if tpm.IsMachine(s.spec) {
+		if b, err = tpm.ReadBoot(); err != nil {
+			return b, err
+		}
+	}
+	for path, to := range map[string]*[]byte{s.publicKey: &b.PublicKey, s.signatures: &b.Signatures} {
+		if path == "" {
+			continue
+		}
+		if *to, err = readSmall(path); err != nil {
+			return b, err
+		}
+	}
+	return b, nil
+}
+
+// readSmall reads a file of at most 4 MiB that holds no secret.
+func readSmall(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxToken+1))
+	if err == nil && len(b) > maxToken {
+		err = fmt.Errorf("%s has more than %d bytes", path, maxToken)
+	}
+	return b, err
+}
+
+// provider returns what seals and unseals.
+func (s *sealedKey) provider(d *tpm.Device, format tpm.Format, p tpm.Policy) (*tpm.Provider, error) {
+	return tpm.New(tpm.Options{Device: d, Format: format, Policy: p, Boot: s.boot, PIN: s.pin.get})
+}
+
+// boundTo are the flags that say what a token without a device is for.
+func boundTo(cmd *cobra.Command, req *keys.Request) {
+	f := cmd.Flags()
+	f.IntVar(&req.Slot, "slot", 0, "keyslot that the token is for")
+	f.StringVar(&req.Volume, "volume", "", "`NAME` of the volume that the token is for")
+	f.StringVar(&req.UUID, "uuid", "", "`UUID` of the LUKS volume that the token is for")
+}
+
+// sealing is what seal was told.
+type sealing struct {
+	sealedKey
+	req     keys.Request
+	policy  tpm.Policy
+	pcrs    string
+	format  string
+	keyFile string
+	to      string
+}
+
+func (s *sealing) flags(cmd *cobra.Command) {
+	s.sealedKey.flags(cmd)
+	s.pin.flag(cmd)
+	boundTo(cmd, &s.req)
+	f := cmd.Flags()
+	f.StringVar(&s.pcrs, "pcrs", "7", "`LIST` of PCRs that must have their present values, such as 4,7; none is no PCR")
+	f.BoolVar(&s.policy.Signed, "signed", false, "PCR 11 must have a value that the boot image's key signed")
+	f.BoolVar(&s.policy.Latch, "latch", false, "the latch must be open: see cryptctl tpm latch")
+	f.BoolVar(&s.policy.AllowWeak, "allow-weak", false, "allow a policy that other systems can fulfil")
+	f.StringVar(&s.format, "format", string(tpm.Own), "`KIND` of token: cryptctl, talos or systemd")
+	f.StringVar(&s.keyFile, "key-file", "", "`FILE` with the secret, every byte of it; - is stdin (default: a random one)")
+	f.StringVarP(&s.to, "output", "o", "-", "`FILE` for the token; - is stdout")
+}
+
+func tpmSealCommand() *cobra.Command {
+	var s sealing
+	cmd := &cobra.Command{
+		Use:   "seal -o FILE",
+		Short: "Seal a secret in the TPM, and write the token",
+		Long: `Seals a secret to the state that the machine is in, unseals it once to see that it
+works, and writes the token, as a LUKS2 header would have it. For trying policies
+out: volumes get their keys by format and sync. Without --key-file the secret is
+32 random bytes, as base64, and only the token has it.
+
+A policy that protects nothing is refused, such as a signed PCR 11 alone, which any
+other system can extend to the signed value; --allow-weak does it all the same.`,
+		Args: args(),
+	}
+	s.flags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		token, err := s.seal(cmd)
+		if err != nil {
+			return err
+		}
+		if err := writeFile(cmd, s.to, append(token, '\n')); err != nil || s.to == "-" {
+			return err
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "sealed; the token is in %s\n", s.to)
+		return nil
+	}
+	return cmd
+}
+
+func (s *sealing) seal(cmd *cobra.Command) (json.RawMessage, error) {
+	if s.keyFile == "-" && s.pin.file == "-" {
+		return nil, usageError("--key-file and --pin-file cannot both be stdin")
+	}
+	var err error
+	if s.policy.PCRs, err = pcrList("pcrs", s.pcrs); err != nil {
+		return nil, err
+	}
+	s.policy.PIN = s.pin.file != ""
+	ctx, cancel, d, err := s.open(cmd)
+	if err != nil {
+		return nil, err
+	}
+	defer cancel()
+	p, err := s.provider(d, tpm.Format(s.format), s.policy)
+	if err != nil {
+		return nil, err
+	}
+	return sealInto(ctx, p, s.req, s.keyFile)
+}
+
+// sealInto seals what is in a file, or a random secret.
+func sealInto(ctx context.Context, p *tpm.Provider, req keys.Request, keyFile string) (json.RawMessage, error) {
+	if keyFile == "" {
+		made, token, err := p.Enroll(ctx, req)
+		made.Wipe()
+		return token, err
+	}
+	given, err := readKey(keyFile)
+	if err != nil {
+		return nil, err
+	}
+	defer given.Wipe()
+	return p.Seal(ctx, req, given)
+}
+
+// tokenSource is where a token comes from: a file, or the slot of a volume.
+type tokenSource struct {
+	target
+	req      keys.Request
+	jsonFile string
+}
+
+func (t *tokenSource) flags(cmd *cobra.Command) {
+	t.target.flags(cmd)
+	cmd.Flags().StringVar(&t.jsonFile, "json-file", "", "`FILE` with a token, in place of a device; - is stdin")
+}
+
+// oneDevice lets a command have DEVICE or not.
+func oneDevice(cmd *cobra.Command, given []string) error {
+	if len(given) == 0 {
+		return nil
+	}
+	return args("DEVICE")(cmd, given)
+}
+
+// read returns the token, and what it is for.
+func (t *tokenSource) read(cmd *cobra.Command, a []string) (keys.Request, json.RawMessage, error) {
+	switch {
+	case (len(a) == 0) == (t.jsonFile == ""):
+		return t.req, nil, usageError("give a DEVICE with --slot, or a token with --json-file; see %s --help", cmd.CommandPath())
+	case t.jsonFile != "":
+		raw, err := readToken(t.jsonFile)
+		return t.req, raw, err
+	case !cmd.Flags().Changed("slot"):
+		return t.req, nil, usageError("--slot says which slot of %s is meant", a[0])
+	}
+	v, h, err := t.target.read(a[0], luks.ReadOnly)
+	if err != nil {
+		return t.req, nil, err
+	}
+	defer v.Close()
+	raw := sealedToken(h, t.req.Slot)
+	if raw == nil {
+		return t.req, nil, fmt.Errorf("%s: slot %d has no token of a key that is sealed in a TPM; cryptctl token list shows those there are", v.name, t.req.Slot)
+	}
+	req := t.req
+	req.UUID = h.UUID()
+	return req, raw, nil
+}
+
+// sealedToken finds the token of a slot: that of the same id, or, as other tools
+// number them, one that names the slot.
+func sealedToken(h *luks.Header, slot int) json.RawMessage {
+	own := keys.TokenOf(h, slot)
+	for _, t := range h.Tokens() {
+		if !slices.Contains(tpm.Tokens(), t.Type) {
+			continue
+		}
+		if t.ID == slot && own != nil || slices.Contains(t.Keyslots, slot) {
+			return t.JSON
+		}
+	}
+	return nil
+}
+
+func tpmUnsealCommand() *cobra.Command {
+	var s sealedKey
+	var t tokenSource
+	cmd := &cobra.Command{
+		Use:   "unseal [DEVICE --slot N | --json-file FILE]",
+		Short: "Unseal the secret of a token",
+		Long: `Has the TPM give back what is sealed in the token of a slot, or in a token of its
+own, of cryptctl, Talos or systemd, and says whether it did and how long the secret
+is. The secret itself, which opens the slot, is written to stdout with --reveal
+only, and nothing else is written then.
+
+A token of cryptctl opens for the slot and volume that it was made for: a volume
+that a node made wants --volume.`,
+		Args: oneDevice,
+	}
+	s.flags(cmd)
+	s.pin.flag(cmd)
+	t.flags(cmd)
+	boundTo(cmd, &t.req)
+	reveal := cmd.Flags().Bool("reveal", false, "write the secret to stdout")
+	cmd.RunE = func(cmd *cobra.Command, a []string) error {
+		req, raw, err := t.read(cmd, a)
+		if err != nil {
+			return err
+		}
+		ctx, cancel, d, err := s.open(cmd)
+		if err != nil {
+			return err
+		}
+		defer cancel()
+		p, err := s.provider(d, "", tpm.Policy{AllowWeak: true}) // nothing is sealed
+		if err != nil {
+			return err
+		}
+		opened, err := p.Open(ctx, req, raw)
+		if err != nil {
+			return withEnvelopeHint(err)
+		}
+		defer opened.Passphrase.Wipe()
+		if *reveal {
+			_, err := cmd.OutOrStdout().Write(opened.Passphrase.Bytes())
+			return err
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "unsealed, %d bytes\n", opened.Passphrase.Len())
+		return nil
+	}
+	return cmd
+}
+
+// withEnvelopeHint adds what to give, when a token is for something else than was
+// said.
+func withEnvelopeHint(err error) error {
+	if tpm.ReasonOf(err) == tpm.OtherSlot {
+		return fmt.Errorf("%w; see that --slot, --volume and --uuid are those that it was sealed for", err)
+	}
+	return err
+}
