@@ -20,6 +20,7 @@ func cases() []benchCase {
 		{"sync", "sync of 8 slots that are as they should be", (*bench).sync},
 		{"format", "format with 4 keys", (*bench).format},
 		{"memory", "peak resident memory", (*bench).memory},
+		{"tpm", "unseal, and unlock a volume with a sealed key", (*bench).sealed},
 	}
 }
 

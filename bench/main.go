@@ -1,11 +1,11 @@
-// Command bench measures cryptctl against cryptsetup, side by side on the same
-// machine:
+// Command bench measures cryptctl against cryptsetup, and its use of a TPM against
+// tpm2-tools and systemd, side by side on the same machine:
 //
 //	go run ./bench [-runs N] [-only CASE,...] [-json]
 //
 //	case ──> sides ──interleave──> samples ──> rows ──> table or JSON
 //	          A: cryptctl            A B A B ...  one ratio for each pair
-//	          B: cryptsetup          after a warm-up
+//	          B: the peer            after a warm-up
 //
 // A sample is a whole process, as a user meets it: its wall time, its CPU time
 // and its peak resident memory. Nothing here is a test: a target that is not met
@@ -83,6 +83,7 @@ func run(ctx context.Context, o options) error {
 		}
 		r.Rows = append(r.Rows, rows...)
 	}
+	r.Versions, r.Skipped = append(r.Versions, b.compared...), b.skipped
 	r.Seconds = int(time.Since(b.begin).Seconds())
 	if o.json {
 		return r.writeJSON(os.Stdout)
@@ -112,6 +113,8 @@ type bench struct {
 	cryptsetup string
 	self       string // this program, for derivations in a process of their own
 	begin      time.Time
+	compared   []string // versions of peers that only some cases have
+	skipped    []string // what was left out, and why
 }
 
 // setUp finds the peer, builds cryptctl unless it is given, and makes the

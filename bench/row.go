@@ -14,6 +14,8 @@ import (
 const (
 	seconds = "s"
 	mebi    = "MiB"
+	// commands are those that a TPM was sent.
+	commands = "commands"
 )
 
 // row is one comparison: a value of each side for each round.
@@ -162,6 +164,7 @@ type report struct {
 	Versions []string `json:"versions"`
 	Machine  string   `json:"machine"`
 	Rows     []row    `json:"rows"`
+	Skipped  []string `json:"skipped,omitempty"` // what was left out, and why
 }
 
 func (r report) writeJSON(w io.Writer) error {
@@ -181,7 +184,7 @@ func (r report) writeTable(w io.Writer) error {
 		}
 	}
 	_, err := fmt.Fprintf(w, "%s, %d s. %s.\n%s.\n\n%s\n", r.Date, r.Seconds, strings.Join(r.Versions, "; "), r.Machine, align(table))
-	for _, n := range notes {
+	for _, n := range append(notes, r.Skipped...) {
 		fmt.Fprintln(w, n)
 	}
 	return err
@@ -202,6 +205,8 @@ func (r row) cells() []string {
 
 func amount(f float64, unit string) string {
 	switch {
+	case unit == commands:
+		return fmt.Sprintf("%.0f", f)
 	case unit == mebi:
 		return fmt.Sprintf("%.0f MiB", f)
 	case f < 0.1:
