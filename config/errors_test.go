@@ -158,6 +158,7 @@ var kindMistakes = []mistake{
 	{"endpoint with password", keys + endpoint + "https://me:hunter2@k\n", "f:8: encryption.keys[0].kms.endpoint: has a user name, which the protocol has no use for; remove what is between :// and @"},
 	{"tpm unknown field", keys + "    - tpm: {pcrs: [7]}\n", "f:7: encryption.keys[0].tpm.pcrs: unknown field; the fields here are checkSecurebootStatusOnEnroll, checkSecurebootStatusOnUnseal, format, pin, latch, reseal, signingKey, allowWeakPolicy, options"},
 	{"tpm options unknown field", keys + "    - tpm: {options: {pcr: [7]}}\n", "f:7: encryption.keys[0].tpm.options.pcr: unknown field; did you mean pcrs?"},
+	{"tpm check at unsealing STATE", strings.Replace(keys, "EPHEMERAL", "STATE", 1) + "    - tpm: {checkSecurebootStatusOnUnseal: true}\n", "f:7: encryption.keys[0].tpm.checkSecurebootStatusOnUnseal: STATE is opened before this file is read; remove it: a key that is bound to PCR 7 opens only with Secure Boot as it was"},
 	{"tpm format unknown", keys + "    - tpm: {format: clevis}\n", "f:7: encryption.keys[0].tpm.format: clevis is no format of tokens; write cryptctl, talos or systemd"},
 	{"tpm format talos with a PIN", keys + "    - tpm: {format: talos, pin: true}\n", "f:7: encryption.keys[0].tpm.pin: tokens of talos have no PIN; remove pin, or write format: cryptctl"},
 	{"tpm format systemd with a latch", keys + "    - tpm: {format: systemd, latch: true}\n", "f:7: encryption.keys[0].tpm.latch: tokens of systemd have no latch; remove latch, or write format: cryptctl"},

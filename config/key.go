@@ -83,6 +83,9 @@ func readKey(c cursor, volume string) (key Key, ok bool) {
 	}
 	if f := c.field("tpm"); f.exists() {
 		key.TPM = readTPM(f)
+		if check := f.field("checkSecurebootStatusOnUnseal"); key.TPM.CheckSecurebootStatusOnUnseal && volume == "STATE" {
+			check.fail("STATE is opened before this file is read", "remove it: a key that is bound to PCR 7 opens only with Secure Boot as it was")
+		}
 	}
 	return key, ok
 }

@@ -111,13 +111,59 @@ func TestOutdated(t *testing.T) {
 	}
 }
 
+// TestSaltComesLater: a key whose token is for this volume, and which does not
+// open it for the salt that it has since, is made anew.
+func TestSaltComesLater(t *testing.T) {
+	t.Parallel()
+	a := newAble()
+	d := format(t, static(0, "zero"), a.key(1))
+	salted := a.key(1)
+	salted.Provider = keys.Salted{Provider: a, Salt: secret.Copy([]byte(strings.Repeat("s", keys.SaltSize)))}
+	wantOutcome(t, reconcile(t, d, keys.Options{}, static(0, "zero"), salted), "0 kept, 1 replaced")
+	wantOutcome(t, reconcile(t, d, keys.Options{}, static(0, "zero"), salted), "0 kept, 1 kept")
+	// Of a sender who does not vouch for the volume it stays.
+	*a.identity = ""
+	wantOutcome(t, reconcile(t, d, keys.Options{}, static(0, "zero"), a.key(1)), "0 kept, 1 blocked")
+}
+
+// TestReconfigure: the same keys with other settings, and no others.
+func TestReconfigure(t *testing.T) {
+	t.Parallel()
+	a := newAble()
+	d := format(t, static(0, "zero"), a.key(1))
+	s := open(t, d, keys.Options{}, static(0, "zero"), a.key(1))
+	for name, want := range map[string][]keys.Key{
+		"fewer": {static(0, "zero")}, "another slot": {static(0, "zero"), a.key(2)},
+		"another kind": {static(0, "zero"), static(1, "one")}, "none": nil,
+	} {
+		if s.Reconfigure(want) == nil {
+			t.Errorf("%s were taken", name)
+		}
+	}
+	a.outdated = errors.New("configured otherwise")
+	if err := s.Reconfigure([]keys.Key{a.key(1), static(0, "zero")}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := s.Apply(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantOutcome(t, r, "0 kept, 1 replaced")
+}
+
 // TestResealIsAsked: only of a stale key, and its answer counts.
 func TestResealIsAsked(t *testing.T) {
 	t.Parallel()
 	s := keystest.NewSealer()
 	k := s.Key(1)
 	asked, answer := 0, errors.New("Secure Boot is off")
-	k.Reseal = func() error { asked++; return answer }
+	k.Reseal = func(stale error) error {
+		if !errors.Is(stale, keys.ErrStale) {
+			t.Errorf("asked about %v", stale)
+		}
+		asked++
+		return answer
+	}
 	d := format(t, static(0, "zero"), k)
 	wantOutcome(t, reconcile(t, d, keys.Options{}, static(0, "zero"), k), "0 kept, 1 kept")
 	if asked != 0 {

@@ -253,7 +253,7 @@ func TestNeverLockedOut(t *testing.T) {
 		{
 			"the replacement cannot be made",
 			[]keys.Key{failing(0, keystest.NewSealer(), keystest.Fault{Err: down()})},
-			"0 blocked, 1 blocked, 9 blocked", 1, "not removed: no configured key was seen to open the volume",
+			"0 blocked, 1 blocked, 9 blocked", 1, "not removed: no configured key that stays was seen to open the volume",
 		},
 		{
 			"the provider gives other bytes",

@@ -48,6 +48,9 @@ type KeyState struct {
 	// it may not, where that was asked.
 	Reseal      bool
 	NotResealed error
+	// Vouched says of a passphrase that does not open its slot that the token is for
+	// this very volume, so that it is not the sender's fault.
+	Vouched bool
 }
 
 // Proof says how a key was seen to open its slot.
@@ -132,7 +135,7 @@ func judge(k KeyState, h SlotState, p Policy) (Action, string) {
 		return Keep, "opens (" + string(k.Proof) + "); adopted"
 	}
 	switch class := Class(k.Err); {
-	case class == ErrRejected && !k.Sealed && ours:
+	case class == ErrRejected && (!k.Sealed || k.Vouched) && ours:
 		return Replace, "the configured key does not open it"
 	case class == ErrNoToken && ours:
 		return Replace, errText(k.Err)
@@ -144,7 +147,7 @@ func judge(k KeyState, h SlotState, p Policy) (Action, string) {
 		return Blocked, errText(k.Err) + "; not sealed anew: " + k.NotResealed.Error()
 	case class == ErrStale:
 		return Blocked, errText(k.Err) + "; sealing it anew is not allowed by the policy"
-	case class == ErrRejected && k.Sealed:
+	case class == ErrRejected && k.Sealed && !k.Vouched:
 		return Blocked, "the passphrase that came back does not open the slot, which stays: the sender may be at fault"
 	case class == ErrRejected || class == ErrNoToken:
 		return Blocked, "the configured key does not open it, and the slot or its token is not as this tool made it; adopt replaces it"
@@ -167,7 +170,7 @@ func guard(steps []Step) []Step {
 	}
 	for i, s := range steps {
 		if s.Action == Remove {
-			steps[i] = Step{s.Slot, Blocked, s.Kind, "not removed: no configured key was seen to open the volume"}
+			steps[i] = Step{s.Slot, Blocked, s.Kind, "not removed: no configured key that stays was seen to open the volume"}
 		}
 	}
 	return steps

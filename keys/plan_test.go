@@ -33,6 +33,7 @@ var (
 		"unknown":     {Err: errors.New("why")},
 		"not asked":   {},
 		"outdated":    {Proof: keys.Fingerprint, Outdated: errors.New("why")},
+		"vouched":     {Err: fmt.Errorf("%w: why", keys.ErrRejected), Vouched: true},
 		"may heal":    {Err: fmt.Errorf("%w: why", keys.ErrStale), Reseal: true},
 		"may not":     {Err: fmt.Errorf("%w: why", keys.ErrStale), NotResealed: errors.New("why not")},
 	}
@@ -51,7 +52,7 @@ type planRow struct {
 // planRows cover the whole product, each case once.
 var planRows = []planRow{
 	{slot: "absent", key: "derived fingerprint not-asked outdated", seal: "plain sealed", want: keys.Add, reason: "configured, not there"},
-	{slot: "absent", key: "unavailable stale may-heal may-not rejected denied malformed no-token unknown", seal: "plain sealed", want: keys.Blocked, reason: "not added: "},
+	{slot: "absent", key: "unavailable stale may-heal may-not rejected vouched denied malformed no-token unknown", seal: "plain sealed", want: keys.Blocked, reason: "not added: "},
 
 	{slot: "managed", key: "derived", seal: "plain sealed", want: keys.Keep, reason: "opens (derived)"},
 	{slot: "managed", key: "fingerprint", seal: "plain sealed", want: keys.Keep, reason: "opens (fingerprint)"},
@@ -61,6 +62,8 @@ var planRows = []planRow{
 	{slot: "managed", key: "outdated", seal: "plain sealed", want: keys.Replace, reason: "opens, and is not as configured: why"},
 	{slot: "changed foreign", key: "outdated", seal: "plain sealed", want: keys.Blocked, unless: "adopt", then: keys.Replace, reason: "not as configured: why"},
 
+	{slot: "managed", key: "vouched", seal: "plain sealed", want: keys.Replace, reason: "the configured key does not open it"},
+	{slot: "changed foreign", key: "vouched", seal: "plain sealed", want: keys.Blocked, unless: "adopt", then: keys.Replace, reason: "adopt replaces it"},
 	{slot: "managed", key: "rejected", seal: "plain", want: keys.Replace, reason: "the configured key does not open it"},
 	{slot: "changed foreign", key: "rejected", seal: "plain", want: keys.Blocked, unless: "adopt", then: keys.Replace, reason: "adopt replaces it"},
 	{slot: "managed changed foreign", key: "rejected", seal: "sealed", want: keys.Blocked, reason: "the sender may be at fault"},
@@ -149,8 +152,8 @@ func TestPlanOfOtherSlots(t *testing.T) {
 		{"foreign, to be pruned", keys.SlotState{}, opens, keys.Policy{Prune: true}, keys.Step{Action: keys.Remove, Reason: "not made by this tool, and foreign slots are to be pruned"}},
 		{"changed", keys.SlotState{Changed: true}, opens, keys.Policy{Adopt: true, Reseal: true}, keys.Step{Action: keys.Foreign, Reason: "was changed by another tool since this one made it"}},
 		{"changed, to be pruned", keys.SlotState{Changed: true}, opens, keys.Policy{Prune: true}, keys.Step{Action: keys.Remove, Reason: "not made by this tool, and foreign slots are to be pruned"}},
-		{"managed, and no key opens", keys.SlotState{Managed: true}, down, keys.Policy{}, keys.Step{Action: keys.Blocked, Reason: "not removed: no configured key was seen to open the volume"}},
-		{"foreign, to be pruned, and no key opens", keys.SlotState{}, down, keys.Policy{Prune: true}, keys.Step{Action: keys.Blocked, Reason: "not removed: no configured key was seen to open the volume"}},
+		{"managed, and no key opens", keys.SlotState{Managed: true}, down, keys.Policy{}, keys.Step{Action: keys.Blocked, Reason: "not removed: no configured key that stays was seen to open the volume"}},
+		{"foreign, to be pruned, and no key opens", keys.SlotState{}, down, keys.Policy{Prune: true}, keys.Step{Action: keys.Blocked, Reason: "not removed: no configured key that stays was seen to open the volume"}},
 		{"foreign, and no key opens", keys.SlotState{}, down, keys.Policy{}, keys.Step{Action: keys.Foreign, Reason: "not made by this tool"}},
 	}
 	for _, test := range tests {

@@ -92,9 +92,10 @@ type Key struct {
 	Random bool
 	// Timeout bounds each call of the provider; 0 means DefaultTimeout.
 	Timeout time.Duration
-	// Reseal, when there is one, is asked whether a stale key may be made anew
-	// without [Policy.Reseal]; its error says why not.
-	Reseal func() error
+	// Reseal, when there is one, is asked whether a key that is stale, as its
+	// provider said, may be made anew without [Policy.Reseal]; its error says why
+	// not.
+	Reseal func(stale error) error
 }
 
 func (k Key) timeout() time.Duration {

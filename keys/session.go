@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/cryptctl/cryptctl/luks"
 	"github.com/cryptctl/cryptctl/luks/kdf"
@@ -63,6 +64,8 @@ type Session struct {
 	waiting int      // answers still to come
 	states  map[int]KeyState
 	proved  map[int]recordEntry // of slots whose derivation was done here
+	// witnessed are the identities that tokens gave which did not open their slots.
+	witnessed map[int]string
 	stop    context.CancelFunc
 }
 
@@ -78,7 +81,7 @@ func Open(ctx context.Context, h *luks.Header, name string, want []Key, opts Opt
 	if err := h.Trusted(); err != nil { // no passphrase is asked for
 		return nil, fmt.Errorf("the header is refused: %w", err)
 	}
-	s := &Session{header: h, name: name, want: want, opts: opts, record: readRecord(h), states: map[int]KeyState{}, proved: map[int]recordEntry{}}
+	s := &Session{header: h, name: name, want: want, opts: opts, record: readRecord(h), states: map[int]KeyState{}, proved: map[int]recordEntry{}, witnessed: map[int]string{}}
 	ctx, s.stop = context.WithCancel(ctx)
 	s.ask(ctx)
 	if err := s.unlock(ctx); err != nil {
@@ -98,6 +101,22 @@ func Unlock(ctx context.Context, h *luks.Header, name string, want []Key, opts O
 	s.volume = nil
 	s.Close()
 	return v, nil
+}
+
+// Reconfigure replaces the wanted keys by the same ones with other settings: what
+// was seen of them stays, and what is made anew is made as they say.
+func (s *Session) Reconfigure(want []Key) error {
+	if err := CheckKeys(want); err != nil {
+		return err
+	}
+	same := func(k Key) bool {
+		return slices.ContainsFunc(s.want, func(o Key) bool { return o.Slot == k.Slot && o.Kind == k.Kind })
+	}
+	if len(want) != len(s.want) || slices.ContainsFunc(want, func(k Key) bool { return !same(k) }) {
+		return errors.New("these are other keys than those that the volume was opened with")
+	}
+	s.want = want
+	return nil
 }
 
 // Close ends what is still asked and wipes all keys.
@@ -167,6 +186,7 @@ func (s *Session) try(ctx context.Context, a answer) error {
 		v.Wipe()
 		return context.Cause(ctx)
 	case errors.Is(err, luks.ErrWrongPassphrase):
+		s.witnessed[a.key.Slot] = a.identity
 		s.judged(a, "", fmt.Errorf("%w: it does not open slot %d", ErrRejected, a.key.Slot))
 	case err != nil:
 		s.judged(a, "", fmt.Errorf("%w: %w", ErrUnavailable, err))

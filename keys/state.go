@@ -52,11 +52,12 @@ func (s *Session) State(ctx context.Context) (State, error) {
 
 // consult asks what a key itself knows of the state it is in.
 func (s *Session) consult(k Key, ks *KeyState) {
+	ks.Vouched = ks.Err != nil && s.witnessed[k.Slot] != "" && s.witnessed[k.Slot] == s.prints.identity()
 	if ks.Proof != "" {
 		ks.Outdated = checkToken(k.Provider, TokenOf(s.header, k.Slot))
 	}
 	if errors.Is(ks.Err, ErrStale) && k.Reseal != nil {
-		ks.NotResealed = k.Reseal()
+		ks.NotResealed = k.Reseal(ks.Err)
 		ks.Reseal = ks.NotResealed == nil
 	}
 }

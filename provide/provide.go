@@ -17,6 +17,7 @@ import (
 	"github.com/cryptctl/cryptctl/keys"
 	"github.com/cryptctl/cryptctl/secret"
 	"github.com/cryptctl/cryptctl/tpm"
+	"github.com/cryptctl/cryptctl/tpm/eventlog"
 )
 
 // Machine is what keys depend on besides the configuration.
@@ -32,6 +33,7 @@ type Machine struct {
 	Boot     func() (tpm.Boot, error)                     // signed PCR policies; default [tpm.ReadBoot]
 	PIN      func(context.Context) (*secret.Bytes, error) // asks for the PIN of the TPM; nil when there is nobody to ask
 	Firmware string                                       // folder with the EFI variables; default [secureboot.Path]
+	EventLog func() (*eventlog.Log, error)                // of the TPM, for records in tokens; default as in [tpm.Options]
 }
 
 // Keys returns the keys of one volume. They share passphrases and the salt with

@@ -24,6 +24,7 @@ const pinTimeout = 5 * time.Minute
 type tpmKey struct {
 	*tpm.Provider
 	mayEnroll, mayOpen func() error
+	refused            error // why no key is sealed under the policy
 }
 
 func yes() error { return nil }
@@ -32,11 +33,11 @@ func yes() error { return nil }
 // still opens what was sealed before.
 func (m Machine) sealed(c *config.TPM, key *keys.Key) {
 	key.Tokens, key.Random = tpm.Tokens(), true
-	if c.PIN {
+	if m.PIN != nil { // a token may have one that the configuration does not
 		key.Timeout = pinTimeout
 	}
 	if c.Reseal {
-		key.Reseal = m.secureBoot
+		key.Reseal = m.mayReseal
 	}
 	p := tpmKey{mayEnroll: yes, mayOpen: yes}
 	if c.CheckSecurebootStatusOnEnroll {
@@ -46,13 +47,12 @@ func (m Machine) sealed(c *config.TPM, key *keys.Key) {
 		p.mayOpen = m.secureBoot
 	}
 	opts := tpm.Options{
-		Device: m.TPM, Boot: m.Boot, PIN: m.PIN,
+		Device: m.TPM, Boot: m.Boot, PIN: m.PIN, EventLog: m.EventLog,
 		Format: tpm.Format(c.Format), SigningKey: c.SigningKey, Policy: m.policy(c),
 	}
 	var err error
 	if p.Provider, err = tpm.New(opts); err != nil {
-		refused := err
-		p.mayEnroll = func() error { return refused }
+		p.refused = err
 		opts.Format, opts.SigningKey, opts.Policy = "", nil, tpm.Policy{AllowWeak: true}
 		p.Provider, err = tpm.New(opts)
 	}
@@ -80,6 +80,16 @@ func (m Machine) policy(c *config.TPM) tpm.Policy {
 	return p
 }
 
+// mayReseal lets a stale key be sealed anew where Secure Boot vouches for what was
+// booted. A TPM that is another one may be that of a workbench: an operator says
+// whether the key is to move there.
+func (m Machine) mayReseal(stale error) error {
+	if tpm.ReasonOf(stale) == tpm.OtherTPM {
+		return errors.New("the key would move to another machine; sync --reseal does that")
+	}
+	return m.secureBoot()
+}
+
 // secureBoot is nil when Secure Boot is on.
 func (m Machine) secureBoot() error {
 	s, err := secureboot.Read(cmp.Or(m.Firmware, secureboot.Path))
@@ -94,10 +104,19 @@ func (m Machine) secureBoot() error {
 
 // Enroll implements [keys.Provider].
 func (k tpmKey) Enroll(ctx context.Context, req keys.Request) (*secret.Bytes, json.RawMessage, error) {
-	if err := k.mayEnroll(); err != nil {
+	if err := cmp.Or(k.refused, k.mayEnroll()); err != nil {
 		return nil, nil, fmt.Errorf("nothing is sealed: %w", err)
 	}
 	return k.Provider.Enroll(ctx, req)
+}
+
+// CheckToken implements [keys.Checker]. A key that cannot be made anew is not said
+// to be out of date.
+func (k tpmKey) CheckToken(token json.RawMessage) error {
+	if k.refused != nil {
+		return nil
+	}
+	return k.Provider.CheckToken(token)
 }
 
 // Recover implements [keys.Provider].

@@ -18,6 +18,7 @@ import (
 	"github.com/cryptctl/cryptctl/provide"
 	"github.com/cryptctl/cryptctl/secret"
 	"github.com/cryptctl/cryptctl/tpm"
+	"github.com/cryptctl/cryptctl/tpm/eventlog"
 	"github.com/cryptctl/cryptctl/tpm/tpmtest"
 )
 
@@ -119,6 +120,24 @@ func TestTPM(t *testing.T) {
 	}
 }
 
+// TestRecord: tokens keep what the machine's event log has for the PCRs.
+func TestRecord(t *testing.T) {
+	t.Parallel()
+	m := booted(t)
+	r, err := tpm.RecordOf(enroll(t, key(m, seven())))
+	if r != nil || err != nil {
+		t.Errorf("another TPM than the machine's, and no log: the record %v, %v", r, err)
+	}
+	dev := tpmtest.Start(t)
+	raw := tpmtest.Measure(t, dev, nil, 7, uint32(eventlog.EvEFIAction), "Secure Boot is on")
+	m.TPM = tpm.NewDevice(dev.Open)
+	m.EventLog = func() (*eventlog.Log, error) { return eventlog.Parse(raw) }
+	r, err = tpm.RecordOf(enroll(t, key(m, seven())))
+	if err != nil || r == nil || len(r.PCRs) != 1 || r.PCRs[0].Events[0].About != `action "Secure Boot is on"` {
+		t.Errorf("the record %+v, %v", r, err)
+	}
+}
+
 // TestWeakPolicy: it is refused, and what was sealed under it still opens.
 func TestWeakPolicy(t *testing.T) {
 	t.Parallel()
@@ -127,6 +146,9 @@ func TestWeakPolicy(t *testing.T) {
 	refuses(t, weak, keys.ErrDenied, "add PCR 7, or a PIN")
 	token := enroll(t, key(m, config.TPM{AllowWeakPolicy: true}))
 	recovers(t, weak, token)
+	if err := weak.Provider.(keys.Checker).CheckToken(enroll(t, key(m, seven()))); err != nil {
+		t.Errorf("a key that cannot be made anew: %v", err)
+	}
 }
 
 // TestPIN: it is asked for with time to type it, and without anyone to ask
@@ -165,17 +187,20 @@ func TestSecureBoot(t *testing.T) {
 	}
 	recovers(t, key(on, opening), token)
 
-	if err := key(off, healing).Reseal(); !errors.Is(err, keys.ErrDenied) {
+	if err := key(off, healing).Reseal(keys.ErrStale); !errors.Is(err, keys.ErrDenied) {
 		t.Errorf("sealed anew without Secure Boot: %v", err)
 	}
-	if err := key(on, healing).Reseal(); err != nil {
+	if err := key(on, healing).Reseal(keys.ErrStale); err != nil {
 		t.Errorf("not sealed anew: %v", err)
+	}
+	if err := key(on, healing).Reseal(&tpm.Error{Reason: tpm.OtherTPM}); err == nil || !strings.Contains(err.Error(), "another machine") {
+		t.Errorf("moved to another machine: %v", err)
 	}
 	if key(on, seven()).Reseal != nil {
 		t.Error("sealed anew although the configuration does not say so")
 	}
 	off.Firmware = filepath.Join(t.TempDir(), "none")
-	if err := key(off, healing).Reseal(); err == nil || !strings.Contains(err.Error(), "not started by EFI") {
+	if err := key(off, healing).Reseal(keys.ErrStale); err == nil || !strings.Contains(err.Error(), "not started by EFI") {
 		t.Errorf("a machine without EFI: %v", err)
 	}
 }

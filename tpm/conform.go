@@ -1,6 +1,7 @@
 package tpm
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -29,7 +30,7 @@ func (p *Provider) CheckToken(raw json.RawMessage) error {
 		return fmt.Errorf("it is sealed %s a PIN, and configured %s one", with(is.pin), with(want.PIN))
 	case is.format == Own && is.latch != want.Latch:
 		return fmt.Errorf("it is sealed %s a latch, and configured %s one", with(is.latch), with(want.Latch))
-	case p.signing != nil && is.format == Own && is.key != keyID(p.signing):
+	case p.signing != nil && is.format == Own && !bytes.Equal(is.key, keyDER(p.signing)):
 		return fmt.Errorf("it is not sealed to the signing key that is configured")
 	}
 	return nil
@@ -47,7 +48,7 @@ type summary struct {
 	format     Format
 	pcrs       []int // sorted
 	pin, latch bool
-	key        string // of the signed policy; own tokens only
+	key        []byte // of the signed policy; own tokens only
 }
 
 func summarize(raw json.RawMessage) (summary, error) {

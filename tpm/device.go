@@ -16,19 +16,25 @@ import (
 type Device struct {
 	open func() (transport.TPMCloser, error)
 	turn chan struct{}
+	own  bool // the machine's: its firmware measures into it
 }
 
 // NewDevice returns the TPM that open opens, each time that it is needed.
 func NewDevice(open func() (transport.TPMCloser, error)) *Device {
-	return &Device{open, make(chan struct{}, 1)}
+	return &Device{open, make(chan struct{}, 1), false}
 }
 
 // System is the machine's TPM: /dev/tpmrm0, or /dev/tpm0 where the kernel has no
 // resource manager.
 func System() *Device {
-	return NewDevice(func() (transport.TPMCloser, error) {
-		return openFirst("/dev/tpmrm0", "/dev/tpm0")
-	})
+	return atPaths("/dev/tpmrm0", "/dev/tpm0")
+}
+
+// atPaths is the machine's TPM at the first of these paths that can be opened.
+func atPaths(paths ...string) *Device {
+	d := NewDevice(func() (transport.TPMCloser, error) { return openFirst(paths...) })
+	d.own = true
+	return d
 }
 
 func openFirst(paths ...string) (transport.TPMCloser, error) {

@@ -34,7 +34,7 @@ func Dial(spec string) (*Device, error) {
 	case !filepath.IsAbs(spec):
 		return nil, fmt.Errorf("%q does not name a TPM: give a device, as in /dev/tpmrm0, or a socket, as in swtpm:/run/swtpm.sock", spec)
 	}
-	return NewDevice(func() (transport.TPMCloser, error) { return openFirst(spec) }), nil
+	return atPaths(spec), nil
 }
 
 // IsMachine says whether a spec of [Dial] is about the machine's own TPM, the one

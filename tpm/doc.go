@@ -19,6 +19,8 @@
 //   - Secrets cross the bus encrypted, under sessions salted to the storage root
 //     key that the token pins. The first seal has no pin yet: it takes the
 //     storage root key that it is shown.
+//   - Nothing of what is sealed, of passphrases and auth values is left behind in
+//     the Go heap: go-tpm, whose copies nobody can wipe, has them encrypted only.
 //   - Nothing stays loaded in the TPM: objects and sessions are flushed on every
 //     path, whoever manages the TPM's memory. Nothing persistent is ever written
 //     or evicted.
@@ -36,6 +38,7 @@
 // right system boots can run a policy session of his own; only a PIN, or a TPM
 // that has no bus, stops that. Tokens of systemd before 254, and those written in
 // its format here, pin no storage root key, so there the attacker may also offer
-// one of his own. While a key is sealed or unsealed, go-tpm makes copies of it in
-// the Go heap, which stay until they are overwritten.
+// one of his own. The AES keys of sessions and envelopes stay in the Go heap until
+// they are overwritten; with the traffic on the bus, or the token, they give what
+// was sealed.
 package tpm

@@ -4,6 +4,7 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
@@ -34,7 +35,9 @@ type Opened struct {
 func envelopeCipher(kek, pin *secret.Bytes) (cipher.AEAD, error) {
 	all := secret.Concat(kek, pin)
 	defer all.Wipe()
-	key, err := hkdf.Key(sha256.New, all.Bytes(), nil, envelopeInfo, 32)
+	prk := extract(all)
+	defer clear(prk)
+	key, err := hkdf.Expand(sha256.New, prk, envelopeInfo, 32)
 	if err != nil {
 		return nil, err
 	}
@@ -44,6 +47,16 @@ func envelopeCipher(kek, pin *secret.Bytes) (cipher.AEAD, error) {
 		return nil, err
 	}
 	return cipher.NewGCM(block)
+}
+
+// extract is the first half of HKDF without a salt (RFC 5869, 2.2), as
+// [hkdf.Extract] does it, which leaves the secret behind in the buffer of a hash.
+func extract(s *secret.Bytes) []byte {
+	m := hmac.New(sha256.New, make([]byte, sha256.Size))
+	m.Write(s.Bytes())
+	prk := m.Sum(nil)
+	m.Write(make([]byte, sha256.BlockSize)) // in its place
+	return prk
 }
 
 // bound is the associated data: what an envelope may be used for.

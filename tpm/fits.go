@@ -19,7 +19,12 @@ func (p *Provider) Fits(ctx context.Context, raw json.RawMessage) error {
 	if err != nil {
 		return err
 	}
-	_, err = run(ctx, p.opts.Device, leave, idle, func(l *link) (nothing, error) { return nothing{}, s.fits(l) })
+	return p.worthAsking(ctx, s)
+}
+
+// worthAsking is an error when no PIN helps. A person is asked only then.
+func (p *Provider) worthAsking(ctx context.Context, s sealed) error {
+	_, err := run(ctx, p.opts.Device, leave, idle, func(l *link) (nothing, error) { return nothing{}, s.fits(l) })
 	return err
 }
 

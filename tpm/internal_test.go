@@ -202,3 +202,28 @@ func TestProve(t *testing.T) {
 		t.Errorf("the same, of a token: %v", err)
 	}
 }
+
+// TestEventLogDefault: only the machine's own TPM has the machine's log.
+func TestEventLogDefault(t *testing.T) {
+	t.Parallel()
+	for spec, own := range map[string]bool{"": true, "/dev/tpmrm1": true, "swtpm:/run/swtpm.sock": false} {
+		d, err := Dial(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := logged(t, d); got != own {
+			t.Errorf("%q: the machine's log %v, want %v", spec, got, own)
+		}
+	}
+	if !logged(t, nil) || logged(t, NewDevice(nil)) {
+		t.Error("the default TPM has no log, or one of the caller's has the machine's")
+	}
+}
+
+func logged(t *testing.T, d *Device) bool {
+	p, err := New(Options{Device: d, Policy: Policy{PCRs: []int{7}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p.opts.EventLog != nil
+}

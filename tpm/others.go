@@ -2,6 +2,7 @@ package tpm
 
 import (
 	"context"
+	"crypto/rsa"
 	"encoding/json"
 	"slices"
 
@@ -23,7 +24,7 @@ func (p *Provider) enrollTalos(ctx context.Context, req keys.Request) (*secret.B
 	defer value.Wipe()
 	if boot, err := p.boot(true); err != nil {
 		return nil, nil, err
-	} else if key, err := p.signer(boot); err != nil {
+	} else if key, err := imageKey(boot); err != nil {
 		return nil, nil, err
 	} else if !key.Equal(s.conditions.key) {
 		return nil, nil, fail(Refused, nil, "Talos takes the boot image's key for PCR policies, and the signing key that is configured is another")
@@ -51,7 +52,7 @@ func (p *Provider) readTalos(raw json.RawMessage) (sealed, error) {
 	if err != nil {
 		return sealed{}, err
 	}
-	key, err := p.signer(boot) // the token does not say which one it was sealed for
+	key, err := imageKey(boot) // the token does not say which one it was sealed for
 	if err != nil {
 		return sealed{}, err
 	}
@@ -152,6 +153,9 @@ func (p *Provider) openSystemd(ctx context.Context, raw json.RawMessage) (Opened
 	}
 	var pin pinKey
 	if t.PIN {
+		if err := p.worthAsking(ctx, s); err != nil {
+			return Opened{}, err
+		}
 		if pin, err = p.systemdPIN(ctx, t.Salt); err != nil {
 			return Opened{}, err
 		}
@@ -168,4 +172,16 @@ func (p *Provider) openPlain(ctx context.Context, s sealed, auth *secret.Bytes) 
 	}
 	defer value.Wipe()
 	return Opened{Passphrase: encode(value)}, nil
+}
+
+// imageKey is the key that the boot image brings along.
+func imageKey(boot Boot) (*rsa.PublicKey, error) {
+	if len(boot.PublicKey) == 0 {
+		return nil, fail(SignatureMissing, nil, "the boot image brings no public key for PCR policies (section .pcrpkey); boot one that does")
+	}
+	key, err := pcrsig.ParsePublicKey(boot.PublicKey)
+	if err != nil {
+		return nil, fail(SignatureMissing, err, "the boot image's public key")
+	}
+	return key, nil
 }

@@ -3,7 +3,6 @@ package tpm
 import (
 	"bytes"
 	"context"
-	"crypto/rsa"
 	"encoding/json"
 	"slices"
 
@@ -63,6 +62,7 @@ func (p *Provider) Seal(ctx context.Context, req keys.Request, passphrase *secre
 	raw, err := token.Own{
 		Slot: req.Slot, Sealed: s.object, Parent: token.Parent{Template: s.template, Public: s.parentPublic},
 		EK: s.ek, Policy: s.describe(p.opts.Policy, stretch), Envelope: envelope,
+		Record: p.record(s.values),
 	}.Encode()
 	if err != nil {
 		return nil, fail(Faulty, err, "write the token")
@@ -74,7 +74,7 @@ func (p *Provider) Seal(ctx context.Context, req keys.Request, passphrase *secre
 func (s sealed) describe(p Policy, pin *token.OwnPIN) token.OwnPolicy {
 	d := token.OwnPolicy{PCRs: s.prefixes, Latch: p.Latch, PIN: pin}
 	if s.conditions.key != nil {
-		d.Signed = &token.OwnSigned{Key: keyID(s.conditions.key), PCRs: s.conditions.signed}
+		d.Signed = &token.OwnSigned{Key: keyDER(s.conditions.key), PCRs: s.conditions.signed}
 	}
 	return d
 }
@@ -101,6 +101,9 @@ func (p *Provider) openOwn(ctx context.Context, req keys.Request, raw json.RawMe
 	}
 	var pin pinKey
 	if t.Policy.PIN != nil {
+		if err := p.worthAsking(ctx, s); err != nil {
+			return Opened{}, err
+		}
 		if pin, err = p.ownPIN(ctx, *t.Policy.PIN); err != nil {
 			return Opened{}, err
 		}
@@ -149,43 +152,20 @@ func (p *Provider) readOwn(t token.Own) (sealed, error) {
 	return s, p.readSigned(&s, *t.Policy.Signed)
 }
 
-// readSigned finds the key that signs, which the boot image brings along, and
-// the token only names.
+// readSigned takes the key that signs from the token: the policy names it.
 func (p *Provider) readSigned(s *sealed, t token.OwnSigned) error {
 	var err error
 	if s.boot, err = p.boot(true); err != nil {
 		return err
 	}
-	key, err := p.signer(s.boot)
-	if err != nil {
-		return err
-	}
-	if p.signing != nil && keyID(p.signing) == t.Key {
-		key = p.signing
-	}
-	if got := keyID(key); got != t.Key {
-		return fail(SignatureForeign, nil, "the boot image's PCR policies are signed by key %.16s, and this key was sealed for %.16s; open the volume with another key and seal again", got, t.Key)
+	if s.conditions.key, err = pcrsig.ParseDER(t.Key); err != nil {
+		return fail(Damaged, err, "the token's key for PCR policies")
 	}
 	if !slices.Equal(t.PCRs, signedPCRs()) {
 		return fail(Damaged, nil, "a signature over the PCRs %v", t.PCRs)
 	}
-	s.conditions.key, s.conditions.signed = key, t.PCRs
+	s.conditions.signed = t.PCRs
 	return nil
-}
-
-// signer is the key that the boot image brings along.
-func (p *Provider) signer(boot Boot) (*rsa.PublicKey, error) {
-	if len(boot.PublicKey) == 0 && p.signing != nil {
-		return p.signing, nil
-	}
-	if len(boot.PublicKey) == 0 {
-		return nil, fail(SignatureMissing, nil, "the boot image brings no public key for PCR policies (section .pcrpkey); boot one that does")
-	}
-	key, err := pcrsig.ParsePublicKey(boot.PublicKey)
-	if err != nil {
-		return nil, fail(SignatureMissing, err, "the boot image's public key")
-	}
-	return key, nil
 }
 
 // area reads a public area from a token, which must not have two forms.

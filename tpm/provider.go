@@ -10,6 +10,7 @@ import (
 
 	"github.com/cryptctl/cryptctl/keys"
 	"github.com/cryptctl/cryptctl/secret"
+	"github.com/cryptctl/cryptctl/tpm/eventlog"
 	"github.com/cryptctl/cryptctl/tpm/pcrsig"
 	"github.com/cryptctl/cryptctl/tpm/token"
 )
@@ -44,6 +45,11 @@ type Options struct {
 	// SigningKey is whose signed PCR policies new keys are sealed to: RSA, PEM.
 	// Default the key that the boot image brings.
 	SigningKey []byte
+	// EventLog gives the log of what was measured into the TPM: our own tokens keep
+	// a record of it, see [RecordOf]. Default the machine's log, for the TPMs of
+	// [System] and [Dial] that are the machine's, and none for others. A seal never
+	// fails for it.
+	EventLog func() (*eventlog.Log, error)
 }
 
 // Provider is a [keys.Provider] whose passphrases are sealed in a TPM. Its errors
@@ -66,6 +72,9 @@ func New(opts Options) (*Provider, error) {
 	}
 	if opts.Boot == nil {
 		opts.Boot = ReadBoot
+	}
+	if opts.EventLog == nil && opts.Device.own {
+		opts.EventLog = func() (*eventlog.Log, error) { return eventlog.Read(eventlog.Path) }
 	}
 	var err error
 	if opts.Policy, err = opts.Policy.check(); err != nil {

@@ -47,7 +47,7 @@ func seal(l *link, p plan) (sealed, error) {
 	if err := s.conditions.usable(now); err != nil {
 		return s, err
 	}
-	s.prefixes = prefixes(now, p.policy.PCRs)
+	s.prefixes, s.values = prefixes(now, p.policy.PCRs)
 	if s.digest, err = s.conditions.digest(s.conditions.literal(now)); err != nil {
 		return s, err
 	}
@@ -82,12 +82,13 @@ func latched(then string) *Error {
 	return fail(Latched, nil, "PCR 15 was extended, which ends unsealing for this boot; %s", then)
 }
 
-func prefixes(now PCRs, pcrs []int) map[int][]byte {
-	out := map[int][]byte{}
+// prefixes picks the values of PCRs, and how they begin.
+func prefixes(now PCRs, pcrs []int) (begin map[int][]byte, values PCRs) {
+	begin, values = map[int][]byte{}, PCRs{}
 	for _, pcr := range pcrs {
-		out[pcr] = now[pcr][:token.PrefixSize]
+		begin[pcr], values[pcr] = now[pcr][:token.PrefixSize], now[pcr]
 	}
-	return out
+	return begin, values
 }
 
 // create makes the sealed object, under a storage root key that is loaded for it.
@@ -102,13 +103,11 @@ func (s *sealed) create(l *link, p plan) error {
 		return tpmFault(err, "start a session")
 	}
 	defer end()
+	zeros, fill := p.sensitive()
 	rsp, err := tpm2.Create{
-		ParentHandle: parent.auth(session),
-		InSensitive: tpm2.TPM2BSensitiveCreate{Sensitive: &tpm2.TPMSSensitiveCreate{
-			UserAuth: tpm2.TPM2BAuth{Buffer: trimZeros(p.pin.auth.Bytes())},
-			Data:     tpm2.NewTPMUSensitiveCreate(&tpm2.TPM2BSensitiveData{Buffer: p.value.Bytes()}),
-		}},
-		InPublic: tpm2.New2B(objectPublic(s.digest, p.policy.PIN)),
+		ParentHandle: parent.auth(veiled{session, fill}),
+		InSensitive:  zeros,
+		InPublic:     tpm2.New2B(objectPublic(s.digest, p.policy.PIN)),
 	}.Execute(l)
 	if err != nil {
 		return tpmFault(err, "seal the key")
@@ -124,6 +123,21 @@ func (s *sealed) create(l *link, p plan) error {
 	s.object = token.Sealed{Private: rsp.OutPrivate.Buffer, Public: tpm2.Marshal(public)}
 	s.parentName, s.parentPublic, s.template = parent.name.Buffer, tpm2.Marshal(parent.public), parent.template
 	return nil
+}
+
+// sensitive is what is sealed, with zeros in place of its secrets, and what fills
+// them in: TPMS_SENSITIVE_CREATE is the auth value and the data, each after its
+// size (Part 2, 11.1.15).
+func (p plan) sensitive() (zeros tpm2.TPM2BSensitiveCreate, fill func(parameter []byte)) {
+	auth := trimZeros(p.pin.auth.Bytes())
+	zeros.Sensitive = &tpm2.TPMSSensitiveCreate{
+		UserAuth: tpm2.TPM2BAuth{Buffer: make([]byte, len(auth))},
+		Data:     tpm2.NewTPMUSensitiveCreate(&tpm2.TPM2BSensitiveData{Buffer: make([]byte, p.value.Len())}),
+	}
+	return zeros, func(parameter []byte) {
+		copy(parameter[2:], auth)
+		copy(parameter[2+len(auth)+2:], p.value.Bytes())
+	}
 }
 
 // objectPublic is what is sealed, but for the secret: only the policy opens it.

@@ -6,6 +6,7 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/binary"
 	"errors"
 	"slices"
@@ -36,6 +37,23 @@ func hmacSession(l *link, parent storageKey) (tpm2.Session, func(), error) {
 	return s, func() { l.flush(h) }, nil
 }
 
+// veiled is a session that encrypts for the TPM what go-tpm does not see: go-tpm
+// is given a parameter of zeros, and makes copies of it that nobody can wipe.
+type veiled struct {
+	tpm2.Session
+	fill func(parameter []byte) // with what it really is
+}
+
+// Encrypt implements [tpm2.Session].
+func (v veiled) Encrypt(parameter []byte) error {
+	v.fill(parameter)
+	err := v.Session.Encrypt(parameter)
+	if err != nil {
+		clear(parameter)
+	}
+	return err
+}
+
 // policySession is a policy session whose answers are encrypted, salted to a
 // storage root key. It does what go-tpm's own does, but for auth values with a
 // zero byte inside: that one cuts them there, and about every eighth PIN of
@@ -46,6 +64,7 @@ type policySession struct {
 	auth    *secret.Bytes
 	caller  []byte // nonces
 	fromTPM []byte
+	answer  *secret.Bytes // the last encrypted parameter, see Decrypt
 }
 
 // startPolicy starts a session. auth is the PIN's auth value, nil without; the
@@ -82,7 +101,7 @@ func startPolicy(l *link, parent storageKey, auth *secret.Bytes) (*policySession
 	}
 	s.key = tpm2.KDFa(crypto.SHA256, salt, "ATH", s.fromTPM, s.caller, 8*sha256.Size)
 	clear(salt)
-	return s, func() { l.flush(s.handle); clear(s.key) }, nil
+	return s, func() { l.flush(s.handle); clear(s.key); s.answer.Wipe() }, nil
 }
 
 // attributes: the session stays after its use, and encrypts answers.
@@ -142,24 +161,26 @@ func (s *policySession) Validate(rc tpm2.TPMRC, cc tpm2.TPMCC, parms []byte, _ [
 	return nil
 }
 
-// Decrypt implements [tpm2.Session]: AES in CFB mode (Part 1, 21.3).
+// Decrypt implements [tpm2.Session]: AES in CFB mode (Part 1, 21.3). What is
+// decrypted goes into answer, and what go-tpm has stays encrypted: it makes copies
+// that nobody can wipe.
 func (s *policySession) Decrypt(parameter []byte) error {
 	value := s.value()
 	defer clear(value)
 	keyIV := tpm2.KDFa(crypto.SHA256, value, "CFB", s.fromTPM, s.caller, aesBits+8*aes.BlockSize)
+	defer clear(keyIV)
 	block, err := aes.NewCipher(keyIV[:aesBits/8])
 	if err != nil {
 		return err
 	}
-	feed, pad := keyIV[aesBits/8:], make([]byte, aes.BlockSize)
-	for len(parameter) > 0 {
+	s.answer.Wipe()
+	s.answer = secret.New(len(parameter))
+	feed, pad, out := keyIV[aesBits/8:], make([]byte, aes.BlockSize), s.answer.Bytes()
+	defer clear(pad)
+	for at := 0; at < len(parameter); at += aes.BlockSize {
 		block.Encrypt(pad, feed)
-		n := min(len(parameter), aes.BlockSize)
-		feed = slices.Clone(parameter[:n])
-		for i := range n {
-			parameter[i] ^= pad[i]
-		}
-		parameter = parameter[n:]
+		feed = parameter[at:min(at+aes.BlockSize, len(parameter))]
+		subtle.XORBytes(out[at:], feed, pad)
 	}
 	return nil
 }

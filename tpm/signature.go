@@ -3,7 +3,7 @@ package tpm
 import (
 	"crypto/rsa"
 	"crypto/sha256"
-	"encoding/hex"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -63,8 +63,14 @@ func readLimited(path string) ([]byte, error) {
 	return content, err
 }
 
-// keyID is how our own tokens name a key.
-func keyID(key *rsa.PublicKey) string { return hex.EncodeToString(pcrsig.Fingerprint(key)) }
+// keyDER is how our own tokens have a key.
+func keyDER(key *rsa.PublicKey) []byte {
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		panic(err) // of an RSA key it cannot fail
+	}
+	return der
+}
 
 // keyPublic is the key as a TPM object. Talos, and systemd at first, write the
 // exponent as it is; newer systemd writes 0 for 65537, which means the same and

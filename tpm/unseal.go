@@ -21,6 +21,7 @@ type sealed struct {
 	conditions   conditions
 	digest       []byte
 	prefixes     map[int][]byte // of the PCRs' values; nil when the token has none
+	values       PCRs           // of a new seal: whole, without the latch's
 	boot         Boot
 }
 
@@ -150,14 +151,18 @@ func (s sealed) ask(l *link, sign *approval, auth *secret.Bytes) (*secret.Bytes,
 	if err := s.conditions.run(l, session.handle, sign, s.digest); err != nil {
 		return nil, err
 	}
-	rsp, err := tpm2.Unseal{ItemHandle: tpm2.AuthHandle{Handle: object.Handle, Name: object.Name, Auth: session}}.Execute(l)
+	_, err = tpm2.Unseal{ItemHandle: tpm2.AuthHandle{Handle: object.Handle, Name: object.Name, Auth: session}}.Execute(l)
 	switch {
 	case s.conditions.pin && (errors.Is(err, tpm2.TPMRCAuthFail) || errors.Is(err, tpm2.TPMRCBadAuth)):
 		return nil, wrongPIN(l)
 	case err != nil:
 		return nil, err
+	case session.answer == nil:
+		return nil, fail(Faulty, nil, "an answer without the key")
 	}
-	return secret.Take(rsp.OutData.Buffer), nil
+	value := session.answer
+	session.answer = nil
+	return value, nil
 }
 
 func orLockedOut(err error) error {

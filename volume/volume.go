@@ -62,6 +62,15 @@ func (v *Volume) Reconcile(ctx context.Context) (*keys.Report, error) {
 	return report, err
 }
 
+// Reconfigure gives the keys of an open volume other settings, before its slots
+// are reconciled.
+func (v *Volume) Reconfigure(e *Encryption) error {
+	if v.session == nil {
+		return errors.New("the slots are reconciled already")
+	}
+	return v.session.Reconfigure(e.Keys)
+}
+
 // Rekey makes the slots of an open volume match other keys: one of them, or a
 // former one, must open it now.
 func (v *Volume) Rekey(ctx context.Context, e *Encryption) (*keys.Report, error) {

@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -17,7 +15,6 @@ import (
 	"github.com/cryptctl/cryptctl/tpm"
 	"github.com/cryptctl/cryptctl/tpm/eventlog"
 	"github.com/cryptctl/cryptctl/tpm/pcr"
-	"github.com/cryptctl/cryptctl/tpm/token"
 )
 
 func tpmPCRsCommand() *cobra.Command {
@@ -78,12 +75,14 @@ func tpmExplainCommand() *cobra.Command {
 		Use:   "explain [DEVICE --slot N | --json-file FILE | --record FILE | --save FILE]",
 		Short: "Say which PCRs moved since a key was sealed, and by what",
 		Long: `Says whether the TPM would give back the key of a token now, without asking for it,
-and if not why. Tokens of cryptctl also tell which PCRs moved; what is measured into
-those in this boot is listed, where there is an event log.
+and if not why. Tokens of cryptctl also tell which PCRs moved and, if they keep a
+record of the events at the time of the seal, which events are others now. Without
+one, what is measured into those PCRs in this boot is listed. Both take the event log.
 
-What moved a PCR, event by event, is told by a record: --save writes one of the
-present values and events while all is well, --record compares it with what is now.
-A record holds no secret.`,
+For other tokens and PCRs --save writes a record of the present values and events
+while all is well, and --record compares it with what is now. A record holds no
+secret, but texts of boot loaders, such as command lines. That in a token is not
+authenticated: who writes the header can change it.`,
 		Args: oneDevice,
 	}
 	e.key.flags(cmd)
@@ -256,90 +255,9 @@ func readRecord(path string) (*eventlog.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	var r eventlog.Record
-	if err := json.Unmarshal(text, &r); err != nil {
+	r, err := eventlog.ReadRecord(text)
+	if err != nil {
 		return nil, fmt.Errorf("%s is no record of explain --save: %w", path, err)
 	}
-	seen := map[int]bool{}
-	for _, p := range r.PCRs {
-		if p.PCR < 0 || p.PCR >= pcr.Count || seen[p.PCR] {
-			return nil, fmt.Errorf("%s is no record of explain --save: it has PCR %d, which is there twice or does not exist", path, p.PCR)
-		}
-		seen[p.PCR] = true
-	}
-	if _, err := pcr.BankByName(r.Bank); err != nil || len(r.PCRs) == 0 {
-		return nil, fmt.Errorf("%s is no record of explain --save: it names no known bank, or no PCR", path)
-	}
-	return &r, nil
-}
-
-// check explains by a token.
-func (e *explainer) check(ctx context.Context, cmd *cobra.Command, d *tpm.Device, a []string) (explanation, error) {
-	_, raw, err := e.token.read(cmd, a)
-	if err != nil {
-		return explanation{}, err
-	}
-	p, err := e.key.provider(d, "", tpm.Policy{AllowWeak: true}) // nothing is sealed
-	if err != nil {
-		return explanation{}, err
-	}
-	x := explanation{PCRs: []moved{}, Opens: new(bool)}
-	err = p.Fits(ctx, raw)
-	var known *tpm.Error
-	switch {
-	case err == nil:
-		*x.Opens, x.Text = true, "the TPM would give this key back now"
-	case errors.As(err, &known) && known.Reason != tpm.NoTPM:
-		x.Reason, x.Text = string(known.Reason), "the TPM would not give this key back now: "+err.Error()
-	default:
-		return explanation{}, err
-	}
-	err = e.sealedValues(ctx, d, raw, &x)
-	return x, err
-}
-
-// sealedValues adds which of the PCRs moved that the key is bound to: our own
-// tokens have the first bytes of their values.
-func (e *explainer) sealedValues(ctx context.Context, d *tpm.Device, raw json.RawMessage, x *explanation) error {
-	own, err := token.ReadOwn(raw)
-	if err != nil || len(own.Policy.PCRs) == 0 {
-		if err != nil && token.TypeOf(raw) != token.TypeOwn && token.TypeOf(raw) != "" {
-			x.Notes = append(x.Notes, "this kind of token has no values of the PCRs as they were")
-		}
-		return nil
-	}
-	pcrs := slices.Sorted(maps.Keys(own.Policy.PCRs))
-	now, err := d.ReadPCRs(ctx, "sha256", pcrs...)
-	if err != nil {
-		return err
-	}
-	log, noLog := e.readLog()
-	for _, index := range pcrs {
-		was := own.Policy.PCRs[index]
-		m := moved{PCR: index, Before: hex.EncodeToString(was), After: hex.EncodeToString(now[index]), Moved: !bytes.HasPrefix(now[index], was)}
-		m.Text = fmt.Sprintf("PCR %d (%s) is as it was", index, eventlog.Purpose(index))
-		if m.Moved {
-			m.Text = fmt.Sprintf("PCR %d (%s) moved: it began with %s, and is %s", index, eventlog.Purpose(index), m.Before, m.After)
-			m.Events = eventsOf(log, index)
-		}
-		x.PCRs = append(x.PCRs, m)
-	}
-	if noLog != nil && !*x.Opens {
-		x.Notes = append(x.Notes, "what is measured into them now cannot be told: "+noLog.Error())
-	}
-	return nil
-}
-
-// eventsOf lists what a log has for a PCR.
-func eventsOf(l *eventlog.Log, index int) []string {
-	if l == nil {
-		return nil
-	}
-	var text []string
-	for i := range l.Events {
-		if ev := &l.Events[i]; ev.Extends() && ev.PCR == uint32(index) {
-			text = append(text, ev.Describe())
-		}
-	}
-	return text
+	return r, nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/cryptctl/cryptctl/keys"
 	"github.com/cryptctl/cryptctl/luks"
 	"github.com/cryptctl/cryptctl/tpm"
+	"github.com/cryptctl/cryptctl/tpm/eventlog"
 )
 
 // sealedKey is what commands need that deal with a sealed key.
@@ -65,9 +66,9 @@ func readSmall(path string) ([]byte, error) {
 	return b, err
 }
 
-// provider returns what seals and unseals.
-func (s *sealedKey) provider(d *tpm.Device, format tpm.Format, p tpm.Policy) (*tpm.Provider, error) {
-	return tpm.New(tpm.Options{Device: d, Format: format, Policy: p, Boot: s.boot, PIN: s.pin.get})
+// opener returns what unseals, and seals nothing.
+func (s *sealedKey) opener(d *tpm.Device) (*tpm.Provider, error) {
+	return tpm.New(tpm.Options{Device: d, Policy: tpm.Policy{AllowWeak: true}, Boot: s.boot, PIN: s.pin.get})
 }
 
 // boundTo are the flags that say what a token without a device is for.
@@ -87,6 +88,7 @@ type sealing struct {
 	format  string
 	keyFile string
 	to      string
+	log     *string
 }
 
 func (s *sealing) flags(cmd *cobra.Command) {
@@ -101,6 +103,7 @@ func (s *sealing) flags(cmd *cobra.Command) {
 	f.StringVar(&s.format, "format", string(tpm.Own), "`KIND` of token: cryptctl, talos or systemd")
 	f.StringVar(&s.keyFile, "key-file", "", "`FILE` with the secret, every byte of it; - is stdin (default: a random one)")
 	f.StringVarP(&s.to, "output", "o", "-", "`FILE` for the token; - is stdout")
+	s.log = eventLogFlag(cmd)
 }
 
 func tpmSealCommand() *cobra.Command {
@@ -112,6 +115,9 @@ func tpmSealCommand() *cobra.Command {
 works, and writes the token, as a LUKS2 header would have it. For trying policies
 out: volumes get their keys by format and sync. Without --key-file the secret is
 32 random bytes, as base64, and only the token has it.
+
+A token of cryptctl keeps a record of the events behind its PCRs, for explain, where
+the event log gives them the values that they have.
 
 A policy that protects nothing is refused, such as a signed PCR 11 alone, which any
 other system can extend to the signed value; --allow-weak does it all the same.`,
@@ -146,11 +152,30 @@ func (s *sealing) seal(cmd *cobra.Command) (json.RawMessage, error) {
 		return nil, err
 	}
 	defer cancel()
-	p, err := s.provider(d, tpm.Format(s.format), s.policy)
+	p, err := s.provider(d)
 	if err != nil {
 		return nil, err
 	}
-	return sealInto(ctx, p, s.req, s.keyFile)
+	token, err := sealInto(ctx, p, s.req, s.keyFile)
+	if kept, _ := tpm.RecordOf(token); err == nil && kept == nil && *s.log != "" {
+		fmt.Fprintln(cmd.ErrOrStderr(), "note: the token keeps no record of events: there are no PCRs in its policy, the event log does not give their values, "+
+			"the record is too long, or the format has none")
+	}
+	return token, err
+}
+
+// provider returns what seals as the flags say. An event log that was given must be
+// one; nothing else of it matters to a seal.
+func (s *sealing) provider(d *tpm.Device) (*tpm.Provider, error) {
+	opts := tpm.Options{Device: d, Format: tpm.Format(s.format), Policy: s.policy, Boot: s.boot, PIN: s.pin.get}
+	if *s.log != "" {
+		log, err := eventlog.Read(*s.log)
+		if err != nil {
+			return nil, fmt.Errorf("--event-log: %w", err)
+		}
+		opts.EventLog = func() (*eventlog.Log, error) { return log, nil }
+	}
+	return tpm.New(opts)
 }
 
 // sealInto seals what is in a file, or a random secret.
@@ -258,7 +283,7 @@ that a node made wants --volume.`,
 			return err
 		}
 		defer cancel()
-		p, err := s.provider(d, "", tpm.Policy{AllowWeak: true}) // nothing is sealed
+		p, err := s.opener(d)
 		if err != nil {
 			return err
 		}

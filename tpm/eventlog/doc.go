@@ -10,6 +10,7 @@
 //	                 │ ├──Compare──> which PCRs have another, or later, value
 //	                 │ └──Describe─> every event in words
 //	                 └──Record──> Record, kept when a key is sealed ──Explain──> what moved which PCR since
+//	                                └─Pack, Unpack─> the few bytes that a token has room for
 //
 // Sources: TCG PC Client Platform Firmware Profile, version 1.05 and 1.06 (9,
 // "Event Logging"; 10, the types of events); UEFI Specification 2.10 (variables,

@@ -40,7 +40,12 @@ func ParsePublicKey(text []byte) (*rsa.PublicKey, error) {
 	if block == nil || block.Type != "PUBLIC KEY" {
 		return nil, errors.New("it is not a public key in PEM form (BEGIN PUBLIC KEY)")
 	}
-	parsed, err := x509.ParsePKIXPublicKey(block.Bytes)
+	return ParseDER(block.Bytes)
+}
+
+// ParseDER reads a public RSA key in the form of PKIX.
+func ParseDER(der []byte) (*rsa.PublicKey, error) {
+	parsed, err := x509.ParsePKIXPublicKey(der)
 	if err != nil {
 		return nil, fmt.Errorf("the public key: %w", err)
 	}

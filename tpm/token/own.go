@@ -23,7 +23,8 @@ const ownVersion = 1
 //	 "srk": {"template": NAME, "public": BLOB},   its parent, pinned
 //	 "ek": BLOB,                               Name of the endorsement key
 //	 "policy": {"pcrs": {"7": 8 BYTES}, ...},  what the policy in public means
-//	 "envelope": BLOB}                         nonce, ciphertext, tag
+//	 "envelope": BLOB,                         nonce, ciphertext, tag
+//	 "record": BLOB}                           what made the PCRs' values, for people
 //
 // BLOB is standard base64. The policy's digest is not repeated: it stands in the
 // public area of the sealed key, as does the Name of the parent in its own.
@@ -34,6 +35,11 @@ type Own struct {
 	EK       []byte // Name of the endorsement key; empty when it could not be asked
 	Policy   OwnPolicy
 	Envelope []byte
+
+	// Record is a packed eventlog.Record of the policy's PCRs. Nothing depends on it:
+	// whatever stands there, the token is read. Nil is none; empty, and not nil, is
+	// one that cannot be read, and is not written again.
+	Record []byte
 }
 
 // Sealed is an object that the TPM made.
@@ -62,7 +68,7 @@ const PrefixSize = 8
 
 // OwnSigned is the part of a policy that a signature fills in.
 type OwnSigned struct {
-	Key  string `json:"key"` // SHA-256 of the public key in PKCS#1, hexadecimal
+	Key  []byte `json:"key"` // who signs: the public key, PKIX
 	PCRs []int  `json:"pcrs"`
 }
 
@@ -83,16 +89,34 @@ type ownJSON struct {
 	EK       []byte    `json:"ek,omitempty"`
 	Policy   OwnPolicy `json:"policy"`
 	Envelope []byte    `json:"envelope"`
+	Record   *blob     `json:"record,omitempty"`
+}
+
+// blob is base64 that may be anything else too, and is empty then.
+type blob []byte
+
+// UnmarshalJSON implements [json.Unmarshaler]; it never fails.
+func (b *blob) UnmarshalJSON(text []byte) error {
+	var read []byte
+	if json.Unmarshal(text, &read) != nil || len(read) > maxBlob {
+		read = nil
+	}
+	*b = append(blob{}, read...)
+	return nil
 }
 
 // Encode gives the token as it stands in a header.
 func (o Own) Encode() (json.RawMessage, error) {
-	return json.Marshal(ownJSON{
+	j := ownJSON{
 		TypeOwn,
 		[]string{strconv.Itoa(o.Slot)},
 		ownVersion,
-		o.Sealed.Private, o.Sealed.Public, o.Parent, o.EK, o.Policy, o.Envelope,
-	})
+		o.Sealed.Private, o.Sealed.Public, o.Parent, o.EK, o.Policy, o.Envelope, nil,
+	}
+	if len(o.Record) > 0 {
+		j.Record = (*blob)(&o.Record)
+	}
+	return json.Marshal(j)
 }
 
 // ReadOwn reads one of our tokens.
@@ -108,7 +132,10 @@ func ReadOwn(raw json.RawMessage) (Own, error) {
 	if j.Version != ownVersion {
 		return Own{}, fmt.Errorf("version %d of a %s token; this program knows version %d, use a newer one", j.Version, TypeOwn, ownVersion)
 	}
-	o := Own{slot, Sealed{j.Private, j.Public}, j.SRK, j.EK, j.Policy, j.Envelope}
+	o := Own{slot, Sealed{j.Private, j.Public}, j.SRK, j.EK, j.Policy, j.Envelope, nil}
+	if j.Record != nil {
+		o.Record = *j.Record
+	}
 	return o, o.check()
 }
 
@@ -119,7 +146,7 @@ func (o Own) check() error {
 			return fmt.Errorf("PCR %d of the policy with %d bytes of its value", pcr, len(prefix))
 		}
 	}
-	if p.Signed != nil && (len(p.Signed.Key) != 64 || len(p.Signed.PCRs) == 0) {
+	if p.Signed != nil && (len(p.Signed.Key) == 0 || len(p.Signed.Key) > maxBlob || len(p.Signed.PCRs) == 0) {
 		return fmt.Errorf("a signed policy without a key or PCRs")
 	}
 	if p.PIN != nil && (len(p.PIN.Salt) < 16 || len(p.PIN.Salt) > 64) {

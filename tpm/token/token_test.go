@@ -22,7 +22,7 @@ func own() token.Own {
 		Parent: token.Parent{Template: "tcg-ecc", Public: blob(3, 90)}, EK: blob(4, 34),
 		Policy: token.OwnPolicy{
 			PCRs: map[int][]byte{7: blob(7, 8), 0: blob(9, 8)}, Latch: true,
-			Signed: &token.OwnSigned{Key: strings.Repeat("ab", 32), PCRs: []int{11}},
+			Signed: &token.OwnSigned{Key: blob(9, 294), PCRs: []int{11}},
 			PIN:    &token.OwnPIN{Salt: blob(5, 32), Time: 4, MemoryKiB: 65536},
 		},
 		Envelope: blob(6, 105),
@@ -74,6 +74,48 @@ func TestRoundTrip(t *testing.T) {
 	}
 	if got, err := token.ReadSystemd(raw); err != nil || cmp.Diff(systemd(), got) != "" {
 		t.Errorf("systemd: %v %s", err, cmp.Diff(systemd(), got))
+	}
+}
+
+// recorded is our token with a record, which is bytes to this package.
+func recorded() token.Own {
+	o := own()
+	o.Record = blob(10, 1024)
+	return o
+}
+
+// TestRecord: the record is kept, a token without one has no such member, and one
+// that is none takes nothing else from the token.
+func TestRecord(t *testing.T) {
+	t.Parallel()
+	raw, err := recorded().Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := token.ReadOwn(raw); err != nil || cmp.Diff(recorded(), got) != "" {
+		t.Errorf("%v %s", err, cmp.Diff(recorded(), got))
+	}
+	if len(raw) > 2800 {
+		t.Errorf("the longest token has %d bytes", len(raw))
+	}
+	plain, err := own().Encode()
+	if err != nil || strings.Contains(string(plain), "record") {
+		t.Errorf("without a record: %s, %v", plain, err)
+	}
+	broken := own()
+	broken.Record = []byte{}
+	for by, want := range map[string]token.Own{
+		`null`: own(), `""`: broken, `"!"`: broken, `7`: broken, `true`: broken, `{"a":["b"]}`: broken, `["AAAA"]`: broken, `"AAA"`: broken,
+		`"` + strings.Repeat("AAAA", 683) + `"`: broken, // 2049 bytes
+	} {
+		text := strings.Replace(string(plain), `{"type"`, `{"record":`+by+`,"type"`, 1)
+		got, err := token.ReadOwn(json.RawMessage(text))
+		if err != nil || cmp.Diff(want, got) != "" {
+			t.Errorf("the record %.20s: %v %s", by, err, cmp.Diff(want, got))
+		}
+		if again, err := got.Encode(); err != nil || string(again) != string(plain) {
+			t.Errorf("the record %.20s is written as %s, %v", by, again, err)
+		}
 	}
 }
 
@@ -229,7 +271,7 @@ func TestShards(t *testing.T) {
 
 // FuzzRead: whatever is read is written and read again as the same.
 func FuzzRead(f *testing.F) {
-	for _, raw := range []func() (json.RawMessage, error){own().Encode, talos().Encode, systemd().Encode} {
+	for _, raw := range []func() (json.RawMessage, error){own().Encode, recorded().Encode, talos().Encode, systemd().Encode} {
 		text, err := raw()
 		if err != nil {
 			f.Fatal(err)
