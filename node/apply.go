@@ -62,7 +62,7 @@ func (n *Node) Apply(ctx context.Context, text []byte, mode Mode) (*Applied, err
 	a := &Applied{Mode: mode}
 	switch waiting := n.config == nil && (n.blank || n.state != nil); {
 	case n.config != nil:
-		a.Changes = diff(n.base(), m, n.latched)
+		a.Changes = n.diff(n.base(), m)
 		err = n.apply(ctx, m, a)
 	case waiting && (mode == Auto || mode == NoReboot):
 		if err = n.install(ctx, text); err != nil {
@@ -158,16 +158,18 @@ func (n *Node) activate(ctx context.Context, m *machine, trial bool) error {
 	before := n.config
 	n.config = m
 	var errs []error
-	report, err := n.rekeyState(ctx, m.encryption(stateName), trial)
-	if report != nil || err != nil {
-		n.reconciled(stateName, report, err)
+	if n.toDo(stateName, before, m) {
+		report, err := n.rekeyState(ctx, m.encryption(stateName), trial)
+		if report != nil || err != nil {
+			n.reconciled(stateName, report, err)
+		}
+		errs = append(errs, err)
 	}
-	errs = append(errs, err)
 	errs = append(errs, n.needSalt(m))
 	former := append(n.files().former(n.read), before)
 	for _, name := range mountOrder(n.volumes, false) {
 		v, e := n.volumes[name], m.encryption(name)
-		if e == nil || v.Spec.Encryption == nil {
+		if e == nil || v.Spec.Encryption == nil || !n.toDo(name, before, m) {
 			continue
 		}
 		if err := n.before("slots of " + name); err != nil {
@@ -186,10 +188,28 @@ func (n *Node) activate(ctx context.Context, m *machine, trial bool) error {
 		n.pending(name, m)
 	}
 	n.settle()
-	if m.hasLatch() {
-		n.closeLatch(ctx)
-	}
 	return errors.Join(errs...)
+}
+
+// toDo reports whether a volume's slots are to be given the keys of a
+// configuration now: not when they have them, nor when that must wait.
+func (n *Node) toDo(name string, before, m *machine) bool {
+	if before == nil {
+		return true
+	}
+	old, want := before.encryption(name), m.encryption(name)
+	if old == nil || want == nil {
+		return true
+	}
+	if n.inStep[name] == before && sameKeyList(old, want) {
+		n.inStep[name] = m
+		return false
+	}
+	if n.waits(old, want) == "" {
+		return true
+	}
+	delete(n.inStep, name)
+	return false
 }
 
 // trial is a configuration that is taken back unless another one comes.
@@ -251,7 +271,7 @@ func (n *Node) setTrial(on bool) {
 // pending shows what a configuration wants of a volume and it has not got.
 func (n *Node) pending(name string, m *machine) {
 	var texts []string
-	for _, d := range diff(n.config, m, n.latched) {
+	for _, d := range n.diff(n.config, m) {
 		if d.Volume == name {
 			texts = append(texts, fmt.Sprintf("%s (%s)", d.What, d.When))
 		}

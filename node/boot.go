@@ -112,20 +112,24 @@ func (n *Node) noState(ctx context.Context, err error) error {
 
 // follow does what the configuration in force says. The node is Running when its
 // volumes are there, so that a key server that does not answer keeps nobody
-// waiting; with keys that have a latch only when the latch is closed, for which
-// the slots must be in step.
+// waiting. The latch is closed before; where the TPM has a part in it, the slots
+// are brought in step before that.
 func (n *Node) follow(ctx context.Context, m *machine) {
 	n.config = m
 	n.openOthers(ctx, m)
-	if !m.hasLatch() {
+	run := func() {
+		n.closeLatch(ctx) // whatever the configuration says, which may be a stranger's
 		n.phase(Running, "")
+	}
+	sealed := m.hasLatch() || n.opensSealed()
+	if !sealed {
+		run()
 	}
 	n.syncState(ctx)
 	n.syncOthers(ctx)
 	n.settle()
-	if m.hasLatch() {
-		n.closeLatch(ctx)
-		n.phase(Running, "")
+	if sealed {
+		run()
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 // diff says what changes between two configurations, and when. Only encryption
 // and file systems are looked at. With the TPM's latch closed, keys that have one
 // can be sealed on the next boot only.
-func diff(from, to *machine, latched bool) (all []Difference) {
+func (n *Node) diff(from, to *machine) (all []Difference) {
 	names := map[string]bool{stateName: true}
 	for _, name := range append(from.names(), to.names()...) {
 		names[name] = true
@@ -21,7 +21,7 @@ func diff(from, to *machine, latched bool) (all []Difference) {
 		there, stays := slices.Contains(append(from.names(), stateName), name), slices.Contains(append(to.names(), stateName), name)
 		switch {
 		case !there:
-			add("a new volume", Now)
+			add(n.changeOf(name, "a new volume", new))
 			continue
 		case !stays:
 			add("no longer declared: it stays open until then", NextBoot)
@@ -29,7 +29,10 @@ func diff(from, to *machine, latched bool) (all []Difference) {
 		case (old == nil) != (new == nil):
 			add(encryptedText(new), Wipe)
 		case new != nil:
-			encryptionDiff(old, new, latched, add)
+			encryptionDiff(old, new, add)
+			if !sameKeyList(old, new) {
+				add(n.changeOf(name, "keys", new))
+			}
 		}
 		if a, b := from.filesystem(name), to.filesystem(name); a != b && b != "" {
 			add("file system "+b, Wipe)
@@ -38,7 +41,7 @@ func diff(from, to *machine, latched bool) (all []Difference) {
 	return all
 }
 
-func encryptionDiff(old, new *config.Encryption, latched bool, add func(string, When)) {
+func encryptionDiff(old, new *config.Encryption, add func(string, When)) {
 	switch {
 	case old.Cipher != new.Cipher:
 		add("cipher "+new.Cipher, Wipe)
@@ -50,21 +53,6 @@ func encryptionDiff(old, new *config.Encryption, latched bool, add func(string, 
 	if !slices.Equal(old.Options, new.Options) || old.AllowDiscards != new.AllowDiscards {
 		add("options of the mapping", NextBoot)
 	}
-	switch {
-	case sameKeyList(old, new):
-	case latched && sealsAnew(old, new):
-		add("keys, with one that the TPM seals before its latch closes", NextBoot)
-	default:
-		add("keys", Now)
-	}
-}
-
-// sealsAnew reports whether a key with a latch is new or has changed.
-func sealsAnew(old, new *config.Encryption) bool {
-	return slices.ContainsFunc(new.Keys, func(k config.Key) bool {
-		same := func(o config.Key) bool { return o.Slot == k.Slot && equalTPM(o.TPM, k.TPM) }
-		return hasLatch(k) && !slices.ContainsFunc(old.Keys, same)
-	})
 }
 
 func sameKeyList(a, b *config.Encryption) bool {

@@ -46,7 +46,11 @@ func (n *Node) Reset(ctx context.Context, labels []string) error {
 		return err
 	}
 	if n.blank = err == nil; n.blank {
-		n.phase(Maintenance, "STATE was wiped: reboot, or apply a machine configuration")
+		next := "reboot, or apply a machine configuration"
+		if n.latched {
+			next += " without tpm keys, which are sealed after a reboot only"
+		}
+		n.phase(Maintenance, "STATE was wiped: "+next)
 	} else {
 		n.phase(Failed, err.Error())
 	}

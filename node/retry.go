@@ -3,9 +3,11 @@ package node
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/cryptctl/cryptctl/keys"
+	"github.com/cryptctl/cryptctl/tpm"
 	"github.com/cryptctl/cryptctl/volume"
 )
 
@@ -37,6 +39,21 @@ func (n *Node) BootUntilUp(ctx context.Context, b Backoff) error {
 	}
 }
 
+// canPass reports whether the same may work later. A PIN that is refused would be
+// refused again, until the TPM locks itself.
 func canPass(err error) bool {
-	return errors.Is(err, keys.ErrUnavailable) || errors.Is(err, volume.ErrMissing)
+	return !isPINWrong(err) && (errors.Is(err, keys.ErrUnavailable) || errors.Is(err, volume.ErrMissing))
+}
+
+func isPINWrong(err error) bool {
+	if tpm.ReasonOf(err) == tpm.PINWrong {
+		return true
+	}
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		return isPINWrong(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		return slices.ContainsFunc(e.Unwrap(), isPINWrong)
+	}
+	return false
 }

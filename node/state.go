@@ -201,7 +201,11 @@ func (n *Node) rekeyState(ctx context.Context, want *config.Encryption, trial bo
 
 // inPlace brings STATE's slots in line with keys that META has already.
 func (n *Node) inPlace(ctx context.Context, want *config.Encryption, notes *notes) (*keys.Report, error) {
-	if !n.state.Reconciled() && sameTPM(fromMeta(toMeta(want)), want) { // else META does not say all of it
+	if !n.state.Reconciled() {
+		// META, by which it was opened, does not say all that is to be known of a key.
+		if err := n.state.Reconfigure(encryptionOf(n.machine(), want)); err != nil {
+			return nil, err
+		}
 		return n.state.Reconcile(ctx)
 	}
 	report, err := n.state.Rekey(ctx, encryptionOf(n.machine(), want))
@@ -220,7 +224,8 @@ const maxCandidates = 4
 func stillNeeded(r *keys.Report, sets []*config.Encryption, want *config.Encryption) (left []*config.Encryption) {
 	for _, set := range sets {
 		needed := slices.ContainsFunc(set.Keys, func(k config.Key) bool {
-			return slices.ContainsFunc(r.Slots, func(s keys.Result) bool {
+			same := func(w config.Key) bool { return sameKey(w, k) }
+			return !slices.ContainsFunc(want.Keys, same) && slices.ContainsFunc(r.Slots, func(s keys.Result) bool {
 				return s.Slot == k.Slot && (s.Outcome == keys.WasBlocked || s.Outcome == keys.StayedForeign)
 			})
 		})

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"text/tabwriter"
 
+	"github.com/cryptctl/cryptctl/config"
 	"github.com/cryptctl/cryptctl/keys"
 	"github.com/cryptctl/cryptctl/volume"
 )
@@ -19,6 +20,7 @@ type Status struct {
 	Reason  string         `json:"reason,omitempty"`
 	Notices []string       `json:"notices,omitempty"` // damage of META that was got around, and the like
 	Trial   bool           `json:"trial,omitempty"`   // a configuration is on trial
+	Latched bool           `json:"latched,omitempty"` // the TPM unseals nothing that has a latch until the next boot
 	Volumes []VolumeStatus `json:"volumes"`
 }
 
@@ -121,12 +123,28 @@ func (n *Node) opened(v *volume.Volume) {
 	})
 }
 
+// isOff reports whether a slot is not as configured. One that cannot be checked
+// since the latch was closed, and that was in step before with the same key, is.
+func (n *Node) isOff(name string, slot keys.Result, before *machine) bool {
+	if slot.Outcome != keys.WasBlocked {
+		return false
+	}
+	if !n.latched || before == nil || before.encryption(name) == nil || n.config.encryption(name) == nil {
+		return true
+	}
+	was := before.encryption(name).Keys
+	return !slices.ContainsFunc(n.config.encryption(name).Keys, func(k config.Key) bool {
+		return k.Slot == slot.Slot && hasLatch(k) && slices.ContainsFunc(was, func(o config.Key) bool { return sameKey(o, k) })
+	})
+}
+
 // reconciled notes and shows what became of the slots.
 func (n *Node) reconciled(name string, r *keys.Report, err error) {
 	if r != nil {
 		n.reports[name] = r
 	}
-	if delete(n.inStep, name); r != nil && err == nil && r.Blocked() == 0 {
+	before := n.inStep[name]
+	if delete(n.inStep, name); r != nil && err == nil && !slices.ContainsFunc(r.Slots, func(s keys.Result) bool { return n.isOff(name, s, before) }) {
 		n.inStep[name] = n.config
 	}
 	n.view.volume(name, func(s *VolumeStatus) {
@@ -137,7 +155,7 @@ func (n *Node) reconciled(name string, r *keys.Report, err error) {
 				if slot.Kind != "" && slot.Outcome != keys.StayedForeign && slot.Outcome != keys.Removed {
 					s.Kinds = append(s.Kinds, slot.Kind)
 				}
-				if slot.Outcome == keys.WasBlocked {
+				if n.isOff(name, slot, before) {
 					s.Errors = append(s.Errors, fmt.Sprintf("slot %d: %s", slot.Slot, slot.Reason))
 				}
 			}

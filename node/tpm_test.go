@@ -1,6 +1,14 @@
 package node_test
 
 import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,12 +17,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-tpm/tpm2/transport"
 
 	"github.com/cryptctl/cryptctl/keys"
 	"github.com/cryptctl/cryptctl/node"
 	"github.com/cryptctl/cryptctl/provide"
+	"github.com/cryptctl/cryptctl/secret"
 	"github.com/cryptctl/cryptctl/tpm"
 	"github.com/cryptctl/cryptctl/tpm/tpmtest"
 )
@@ -24,11 +34,12 @@ type sealedRig struct {
 	*rig
 	tpm      *tpmtest.Machine
 	firmware string // what the next boot measures into PCR 7
+	image    string // and into PCR 11
 }
 
 func newSealedRig(t *testing.T) *sealedRig {
 	t.Helper()
-	s := &sealedRig{newRig(t), tpmtest.Start(t), "keys of the vendor"}
+	s := &sealedRig{rig: newRig(t), tpm: tpmtest.Start(t), firmware: "keys of the vendor"}
 	efi := filepath.Join(t.TempDir(), "efi")
 	s.opts.Machine = provide.Machine{
 		UUID: nodeUUID, TPM: tpm.NewDevice(s.tpm.Open), Firmware: efi,
@@ -60,6 +71,9 @@ func (s *sealedRig) start(t *testing.T) {
 	t.Helper()
 	s.tpm.Restart()
 	tpmtest.Extend(t, s.tpm, 7, s.firmware)
+	if s.image != "" {
+		tpmtest.Extend(t, s.tpm, 11, s.image)
+	}
 	s.sys = s.sys.Reboot()
 	s.renew()
 }
@@ -124,6 +138,22 @@ func installed(t *testing.T, config string) *sealedRig {
 	s.wantPhase(t, node.Running)
 	s.wantOpen(t, "STATE", "EPHEMERAL")
 	return s
+}
+
+// signPCR11 is what systemd-measure writes for a value of PCR 11 (TPM 2.0 Part 3,
+// 23.7, PolicyPCR).
+func signPCR11(key *rsa.PrivateKey, value []byte) ([]byte, error) {
+	values := sha256.Sum256(value)
+	selection := []byte{0, 0, 0, 1, 0, 0x0b, 3, 0, 8, 0}
+	policy := sha256.Sum256(slices.Concat(make([]byte, 32), []byte{0, 0, 1, 0x7f}, selection, values[:]))
+	sum := sha256.Sum256(policy[:])
+	signature, err := rsa.SignPKCS1v15(nil, key, crypto.SHA256, sum[:])
+	if err != nil {
+		return nil, err
+	}
+	print := sha256.Sum256(x509.MarshalPKCS1PublicKey(&key.PublicKey))
+	return fmt.Appendf(nil, `{"sha256":[{"pcrs":[11],"pkfp":"%x","pol":"%x","sig":%q}]}`,
+		print, policy, base64.StdEncoding.EncodeToString(signature)), nil
 }
 
 // TestTPM: the first boot enrolls, the next opens by the TPM alone, and when the
@@ -227,22 +257,185 @@ func TestSealingWaits(t *testing.T) {
 	}
 }
 
-// TestFirstSealed: a node that had no tpm keys seals them at once, and then
-// closes the latch.
+// TestFirstSealed: a node closes the latch whatever its configuration says, which
+// may be one that a stranger put there. So the first tpm key waits for a reboot.
 func TestFirstSealed(t *testing.T) {
 	t.Parallel()
 	s := installed(t, config(k("recovery"), k("recovery")))
-	if s.latched(t) {
-		t.Fatal("a latch that nothing has was closed")
+	if !s.latched(t) || !s.Status().Latched {
+		t.Fatal("the latch is open when the node is up")
 	}
 	with := strings.ReplaceAll(sealedConfig("", "recovery"), "slot: 0", "slot: 9")
 	with = strings.ReplaceAll(strings.ReplaceAll(with, "slot: 1", "slot: 0"), "slot: 9", "slot: 1")
-	if a := s.apply(t, with, node.NoReboot); a.Reboot {
+	if _, err := s.Apply(t.Context(), []byte(with), node.NoReboot); !errors.Is(err, node.ErrNeedsMore) {
+		t.Errorf("without a reboot: %v", err)
+	}
+	if a := s.apply(t, with, node.Auto); !a.Reboot {
 		t.Errorf("%+v", a)
 	}
+	s.boots(t)
 	s.wantSlot(t, 1, keys.Added, "")
+	s.boots(t)
+	s.wantSlot(t, 1, keys.Kept, "")
+}
+
+// TestOnlySealed: what can be done on a node that only the TPM opens, once its
+// latch is closed, and what waits for a reboot.
+func TestOnlySealed(t *testing.T) {
+	t.Parallel()
+	conf := sealedConfig("")
+	s := installed(t, conf)
+	if a := s.apply(t, conf, node.NoReboot); len(a.Changes) != 0 || a.Reboot {
+		t.Errorf("the same configuration: %+v", a)
+	}
+	s.wantOpen(t, "STATE", "EPHEMERAL")
+	if err := s.Boot(t.Context()); err != nil {
+		t.Errorf("again: %v", err)
+	}
+	s.wantOpen(t, "STATE", "EPHEMERAL")
+	with := sealedConfig("", "recovery")
+	if _, err := s.Apply(t.Context(), []byte(with), node.NoReboot); !errors.Is(err, node.ErrNeedsMore) || !strings.Contains(err.Error(), "only the TPM opens it") {
+		t.Errorf("a recovery key at once: %v", err)
+	}
+	if a := s.apply(t, with, node.Auto); !a.Reboot {
+		t.Errorf("%+v", a)
+	}
+	s.boots(t)
+	s.wantOpen(t, "STATE", "EPHEMERAL")
+	s.wantSlot(t, 1, keys.Added, "")
+}
+
+// TestRotationBesideSealed: with the latch closed passphrases rotate, and the
+// sealed key that cannot be checked now is not said to be off.
+func TestRotationBesideSealed(t *testing.T) {
+	t.Parallel()
+	s := installed(t, sealedConfig("", "first"))
+	s.apply(t, sealedConfig("", "second"), node.NoReboot)
+	s.wantOpen(t, "STATE", "EPHEMERAL")
+	for _, tag := range s.metaTags(t) {
+		if tag == 193 {
+			t.Error("META keeps the passphrase that was taken away")
+		}
+	}
+	if left, _ := filepath.Glob(filepath.Join(s.dir("STATE"), "cryptctl/former/*")); len(left) > 0 {
+		t.Errorf("former configurations left: %q", left)
+	}
+	if s.opensWith(t, "STATE", "first") || !s.opensWith(t, "STATE", "second") {
+		t.Error("the passphrase was not rotated")
+	}
+	s.boots(t)
+	s.wantSlot(t, 0, keys.Kept, "")
+}
+
+// TestAwayFromTPM: the configuration that has no tpm keys any more is in force
+// before the latch closes.
+func TestAwayFromTPM(t *testing.T) {
+	t.Parallel()
+	s := installed(t, sealedConfig(""))
+	s.apply(t, strings.ReplaceAll(config(k("recovery"), k("recovery")), "slot: 0", "slot: 1"), node.Staged)
+	s.boots(t)
+	s.wantOpen(t, "STATE", "EPHEMERAL")
+	s.wantSlot(t, 1, keys.Added, "")
+	s.wantSlot(t, 0, keys.Removed, "")
+	s.boots(t)
+	s.wantSlot(t, 1, keys.Kept, "")
+}
+
+// TestLockLater: lockToState that is set on a key that is sealed already.
+func TestLockLater(t *testing.T) {
+	t.Parallel()
+	conf := sealedConfig("", "recovery")
+	s := installed(t, conf)
+	at := strings.LastIndex(conf, "      tpm: {}")
+	locked := conf[:at] + "      lockToState: true\n" + conf[at:]
+	if a := s.apply(t, locked, node.Auto); !a.Reboot {
+		t.Errorf("%+v", a)
+	}
+	s.boots(t)
+	if v := s.volume(t, "EPHEMERAL"); v.Slots[0].Outcome != keys.Replaced {
+		t.Errorf("%+v", v.Slots)
+	}
+	s.boots(t)
+	s.wantSlot(t, 0, keys.Kept, "")
+}
+
+// TestSigningKeyOfState: META cannot say which key signs, and STATE opens by what
+// its token says.
+func TestSigningKeyOfState(t *testing.T) {
+	t.Parallel()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+	settings := fmt.Sprintf("signingKey: %q", public)
+	s := newSealedRig(t)
+	s.opts.Machine.Boot = func() (tpm.Boot, error) { // which brings signatures, and no key
+		now, err := s.opts.Machine.TPM.ReadPCRs(context.Background(), "sha256", 11)
+		if err != nil {
+			return tpm.Boot{}, err
+		}
+		signed, err := signPCR11(key, now[11])
+		return tpm.Boot{Signatures: signed}, err
+	}
+	s.image = "kernel"
+	s.start(t)
+	if err := s.Boot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.apply(t, sealedConfig(settings), node.Auto)
+	s.wantPhase(t, node.Running)
+	s.boots(t)
+	s.image = "another kernel"
+	s.boots(t)
+	s.wantSlot(t, 0, keys.Kept, "")
+}
+
+// TestWrongPINOnce: a PIN that the TPM refuses is not sent again and again.
+func TestWrongPINOnce(t *testing.T) {
+	t.Parallel()
+	asked, pin := 0, "1234"
+	s := newSealedRig(t)
+	s.opts.Machine.PIN = func(context.Context) (*secret.Bytes, error) {
+		asked++
+		return secretOf(pin), nil
+	}
+	s.start(t)
+	if err := s.Boot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.apply(t, sealedConfig("pin: true"), node.Auto)
+	asked, pin = 0, "4321"
+	s.start(t)
+	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	defer stop()
+	err := s.BootUntilUp(ctx, node.Backoff{First: time.Millisecond, Most: time.Millisecond})
+	if tpm.ReasonOf(err) != tpm.PINWrong || asked != 1 {
+		t.Errorf("asked %d times: %v", asked, err)
+	}
+	pin, asked = "1234", 0
+	if err := s.Boot(t.Context()); err != nil || asked != 2 {
+		t.Errorf("the right one, asked for %d times: %v", asked, err)
+	}
+}
+
+// TestPlainStateDoesNotHoldTheLatch: whoever replaces META and STATE by his own
+// gets a node that runs, and no key of the volumes that are gone.
+func TestPlainStateDoesNotHoldTheLatch(t *testing.T) {
+	t.Parallel()
+	s := newSealedRig(t)
+	s.start(t)
+	if err := s.Boot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.apply(t, config(nil, nil), node.Auto)
+	s.wantPhase(t, node.Running)
 	if !s.latched(t) {
-		t.Error("the latch stayed open")
+		t.Error("the latch is open on a node without keys")
 	}
 }
 
@@ -257,7 +450,7 @@ func TestNoLatchWithoutTPM(t *testing.T) {
 	if n := s.Status().Notices; len(n) != 1 || !strings.Contains(n[0], "latch did not close") {
 		t.Errorf("notices %q", n)
 	}
-	if err := s.Latch(t.Context()); tpm.ReasonOf(err) != tpm.NoTPM {
+	if err := s.Latch(t.Context()); err != nil || s.Status().Latched {
 		t.Errorf("Latch: %v", err)
 	}
 }

@@ -221,6 +221,9 @@ func (b *bootFlags) options(cmd *cobra.Command) (opts node.Options, free func(),
 func (b *bootFlags) bootOnce(cmd *cobra.Command, n *node.Node, asJSON bool) error {
 	err := n.Boot(cmd.Context())
 	s := n.Status()
+	if s.Phase != node.Running { // whoever called has control from here on
+		err = errors.Join(err, n.Latch(cmd.Context()))
+	}
 	err = errors.Join(err, writeStatus(cmd, s, asJSON))
 	if b.closing {
 		err = errors.Join(err, n.Close(context.WithoutCancel(cmd.Context())))
