@@ -1,10 +1,12 @@
-// Package interop holds no code: its tests let tools and libraries that nobody
-// here wrote judge what this project writes, and the project what they write.
+// Package interop holds no code but a small client (refclient): its tests let
+// tools and libraries that nobody here wrote judge what this project writes, and
+// the project what they write.
 //
 //	cryptsetup                         the reference for LUKS2 headers
 //	github.com/anatol/luks.go          another reader of the format
 //	go-blockdevice's encryption/luks   what Talos Linux runs
 //	systemd-measure                    what a unified kernel image makes of PCR 11
+//	github.com/siderolabs/kms-client   the reference server and client of Talos' KMS
 //
 // It is a module of its own so that none of them becomes a dependency of the
 // project. packages.txt lists the Debian packages that it needs; a missing one
