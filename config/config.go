@@ -58,6 +58,15 @@ type NodeID struct{}
 // KMS is a key sealed by a key server.
 type KMS struct {
 	Endpoint string // a URL: grpc:// is plaintext, https:// and grpcs:// are TLS
+
+	// What Talos does not have:
+
+	Endpoints   []string      // more servers that share their keys with the first, in the order in which they are tried
+	Authorities []byte        // PEM: who may issue the servers' certificates; nil = those that the system trusts
+	Certificate []byte        // PEM: what the node shows the servers; nil = nothing
+	Key         *secret.Bytes // PEM: of the certificate
+	ServerName  string        // that the servers' certificates must be for; "" = the host of the endpoint
+	TLS12       bool          // servers that have no TLS 1.3 will do
 }
 
 // TPM is a key sealed by the machine's TPM.
@@ -114,7 +123,7 @@ func (c *Config) Volume(name string) (Encryption, error) {
 		shown(name), strings.Join(names, ", "), fix)
 }
 
-// Wipe zeroes all passphrases. The rest of the configuration stays readable.
+// Wipe zeroes all passphrases and private keys. The rest of the configuration stays readable.
 func (c *Config) Wipe() {
 	for _, v := range c.Volumes {
 		v.wipe()
@@ -125,6 +134,9 @@ func (e Encryption) wipe() {
 	for _, k := range e.Keys {
 		if k.Static != nil {
 			k.Static.Passphrase.Wipe()
+		}
+		if k.KMS != nil {
+			k.KMS.Key.Wipe()
 		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -128,50 +127,6 @@ func readStatic(c cursor) *Static {
 		return &Static{Passphrase: secret.Take([]byte(text))}
 	}
 	return &Static{}
-}
-
-func readKMS(c cursor) *KMS {
-	if !c.fields([]string{"endpoint"}) {
-		return &KMS{}
-	}
-	endpoint := c.field("endpoint")
-	text, ok := endpoint.text()
-	if ok {
-		checkEndpoint(endpoint, text)
-	}
-	return &KMS{Endpoint: text}
-}
-
-// checkEndpoint refuses what the KMS client could not use. It does not show the
-// endpoint, which may hold a password.
-func checkEndpoint(c cursor, text string) {
-	const schemes = "write grpc:// for plaintext or https:// for TLS in front of the host"
-	if text == "" {
-		c.fail("is empty", "write the server's URL, such as https://kms.example.com")
-		return
-	}
-	if !strings.Contains(text, "://") {
-		c.fail("has no scheme, which Talos would take for plaintext", schemes)
-		return
-	}
-	u, err := url.Parse(text)
-	if err != nil {
-		c.fail("is not a URL", "write scheme://host:port, such as https://kms.example.com:443")
-		return
-	}
-	if !slices.Contains([]string{"grpc", "grpcs", "https"}, u.Scheme) {
-		// Talos would use TLS, for http:// too.
-		c.fail("has an unknown scheme", schemes)
-	}
-	if u.Hostname() == "" {
-		c.fail("has no host", "write scheme://host:port, such as https://kms.example.com:443")
-	}
-	if n, err := strconv.ParseUint(u.Port(), 10, 16); u.Port() != "" && (err != nil || n == 0) {
-		c.fail("has a port that is out of range", "write a port from 1 to 65535")
-	}
-	if u.User != nil {
-		c.fail("has a user name, which the protocol has no use for", "remove what is between :// and @")
-	}
 }
 
 func readTPM(c cursor) *TPM {

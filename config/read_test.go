@@ -142,6 +142,12 @@ func TestReadKeys(t *testing.T) {
 		{"tpm with a format without a latch", "tpm: {format: talos}", config.Key{TPM: &config.TPM{PCRs: []int{7}, Format: "talos", NoLatch: true}}},
 		{"tpm with a signing key", "tpm:\n        signingKey: |\n" + indent(rsaKey, 10), config.Key{TPM: &config.TPM{PCRs: []int{7}, SigningKey: []byte(rsaKey)}}},
 		{"tpm with pcrs unsorted", "tpm: {options: {pcrs: [15, 4, 15, 0]}}", config.Key{TPM: &config.TPM{PCRs: []int{0, 4, 15}}}},
+		{"kms with all that is ours", "kms:\n        endpoint: https://k\n        endpoints: [https://l, 'grpc://m']\n        serverName: kms\n        tls12: true\n        authorities: |\n" +
+			indent(certificate, 10) + "        certificate: |\n" + indent(certificate, 10) + "        key: |\n" + indent(itsKey, 10), config.Key{KMS: &config.KMS{
+			Endpoint: "https://k", Endpoints: []string{"https://l", "grpc://m"}, ServerName: "kms", TLS12: true,
+			Authorities: []byte(certificate), Certificate: []byte(certificate), Key: secret.Copy([]byte(itsKey)),
+		}}},
+		{"kms with null fields", "kms: {endpoint: 'https://k', endpoints: , authorities: , certificate: , key: , serverName: , tls12: }", config.Key{KMS: &config.KMS{Endpoint: "https://k"}}},
 		{"kms by address", "kms: {endpoint: 'grpc://[fd00::1]:4050'}", config.Key{KMS: &config.KMS{Endpoint: "grpc://[fd00::1]:4050"}}},
 	}
 	for _, tt := range tests {

@@ -56,5 +56,5 @@ func encryptionDiff(old, new *config.Encryption, add func(string, When)) {
 }
 
 func sameKeyList(a, b *config.Encryption) bool {
-	return sameKeys(&config.Encryption{Keys: a.Keys}, &config.Encryption{Keys: b.Keys}) && sameTPM(a, b)
+	return sameKeys(&config.Encryption{Keys: a.Keys}, &config.Encryption{Keys: b.Keys}) && sameSettings(a, b)
 }

@@ -104,10 +104,12 @@ func sameKey(a, b config.Key) bool {
 	return sameKeyList(&config.Encryption{Keys: []config.Key{a}}, &config.Encryption{Keys: []config.Key{b}})
 }
 
-// sameTPM reports whether the keys that the TPM seals are configured alike; the
-// form of META does not have all that the configuration has of them.
-func sameTPM(a, b *config.Encryption) bool {
-	return slices.EqualFunc(a.Keys, b.Keys, func(x, y config.Key) bool { return x.Slot == y.Slot && equalTPM(x.TPM, y.TPM) })
+// sameSettings reports whether sealed keys are configured alike; the form of META
+// does not have all that the configuration has of them.
+func sameSettings(a, b *config.Encryption) bool {
+	return slices.EqualFunc(a.Keys, b.Keys, func(x, y config.Key) bool {
+		return x.Slot == y.Slot && equalTPM(x.TPM, y.TPM) && equalKMS(x.KMS, y.KMS)
+	})
 }
 
 func equalTPM(a, b *config.TPM) bool {
@@ -116,6 +118,15 @@ func equalTPM(a, b *config.TPM) bool {
 	}
 	x, y := *a, *b
 	x.PCRs, y.PCRs = nil, nil // which may be empty in two ways
+	return reflect.DeepEqual(x, y)
+}
+
+func equalKMS(a, b *config.KMS) bool {
+	if a == nil || b == nil || !a.Key.Equal(b.Key) {
+		return a == b
+	}
+	x, y := *a, *b
+	x.Key, y.Key = nil, nil
 	return reflect.DeepEqual(x, y)
 }
 

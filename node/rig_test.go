@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cryptctl/cryptctl/keys"
+	"github.com/cryptctl/cryptctl/kms"
 	"github.com/cryptctl/cryptctl/luks"
 	"github.com/cryptctl/cryptctl/luks/kdf"
 	"github.com/cryptctl/cryptctl/meta"
@@ -40,7 +41,7 @@ func newRig(t testing.TB, users ...string) *rig {
 	for _, label := range append([]string{"STATE", "EPHEMERAL"}, users...) {
 		r.sys.AddPartition(label, 17<<20)
 	}
-	r.opts = node.Options{Root: r.root, Machine: provide.Machine{UUID: nodeUUID}, Keys: keys.Options{Cost: kdf.Light()}, TryTimeout: time.Hour}
+	r.opts = node.Options{Root: r.root, Machine: provide.Machine{UUID: nodeUUID, KMS: kms.Options{Budget: 100 * time.Millisecond}}, Keys: keys.Options{Cost: kdf.Light()}, TryTimeout: time.Hour}
 	r.renew()
 	return r
 }

@@ -375,7 +375,7 @@ func TestSetAside(t *testing.T) {
 // TestSaltInUse: that another key is configured does not mean that it opens.
 func TestSaltInUse(t *testing.T) {
 	t.Parallel()
-	conf := strings.Replace(locked("s0", "e0"), "        passphrase: \"e0\"\n", "        passphrase: \"e0\"\n    - slot: 1\n      kms:\n        endpoint: https://kms.example.com\n", 1)
+	conf := strings.Replace(locked("s0", "e0"), "        passphrase: \"e0\"\n", "        passphrase: \"e0\"\n    - slot: 1\n      kms:\n        endpoint: grpc://127.0.0.1:1\n", 1)
 	r := running(t, locked("s0", "e0"))
 	r.apply(t, conf, node.Staged)
 	r.mustReboot(t)
@@ -385,7 +385,7 @@ func TestSaltInUse(t *testing.T) {
 	if err := r.Reset(t.Context(), k("STATE")); err == nil || !strings.Contains(err.Error(), "locked to STATE") {
 		t.Errorf("wiping the salt: %v", err)
 	}
-	both := strings.Replace(conf, "kms:\n        endpoint: https://kms.example.com\n", "static:\n        passphrase: other\n", 1)
+	both := strings.Replace(conf, "kms:\n        endpoint: grpc://127.0.0.1:1\n", "static:\n        passphrase: other\n", 1)
 	r.apply(t, both, node.Auto)
 	if err := r.Reset(t.Context(), k("STATE")); err != nil {
 		t.Errorf("another key opens: %v", err)

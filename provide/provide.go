@@ -15,6 +15,7 @@ import (
 
 	"github.com/cryptctl/cryptctl/config"
 	"github.com/cryptctl/cryptctl/keys"
+	"github.com/cryptctl/cryptctl/kms"
 	"github.com/cryptctl/cryptctl/secret"
 	"github.com/cryptctl/cryptctl/tpm"
 	"github.com/cryptctl/cryptctl/tpm/eventlog"
@@ -28,6 +29,11 @@ type Machine struct {
 	// is not open. NoSalt then says what to do about it.
 	Salt   *secret.Bytes
 	NoSalt string
+
+	// KMS is what clients of key servers have beside the configuration, which comes
+	// first: before STATE is open it names endpoints only, so that whatever else they
+	// need, such as the authorities of a boot image, is here.
+	KMS kms.Options
 
 	TPM      *tpm.Device                                  // of tpm keys; default [tpm.System]
 	Boot     func() (tpm.Boot, error)                     // signed PCR policies; default [tpm.ReadBoot]
@@ -57,7 +63,7 @@ func (m Machine) key(entry config.Key) keys.Key {
 	case entry.NodeID != nil:
 		key.Provider = keys.NodeID{UUID: m.UUID, Strict: m.Strict}
 	case entry.KMS != nil:
-		key.Provider, key.Tokens, key.Random = Lacking("this build has no kms keys"), []string{"sideroKMS"}, true
+		m.served(entry.KMS, &key)
 	case entry.TPM != nil:
 		m.sealed(entry.TPM, &key)
 	default:

@@ -28,7 +28,8 @@ func TestKeys(t *testing.T) {
 	}{
 		{"static", machine, config.Key{Static: static}, "pass", false},
 		{"nodeID", machine, config.Key{NodeID: &config.NodeID{}}, uuid + "STATE", false},
-		{"kms", machine, config.Key{KMS: &config.KMS{}}, "no kms keys", true},
+		{"kms", machine, config.Key{KMS: &config.KMS{Endpoint: "grpc://127.0.0.1:1"}}, "the token", true},
+		{"kms without a UUID", provide.Machine{}, config.Key{KMS: &config.KMS{Endpoint: "https://k"}}, "no UUID", true},
 		{"tpm", machine, config.Key{TPM: &config.TPM{PCRs: []int{7}}}, "none of a TPM's", true},
 		{"none", machine, config.Key{}, "not known here", false},
 		{"locked, no salt", machine, config.Key{Static: static, LockToState: true}, "open STATE first", false},

@@ -29,7 +29,7 @@ func rooms() map[string][]string {
 		"keys":              {"luks", "luks/kdf", "secret"},
 		"keys/keystest":     {"keys", "secret"},
 		"config":            {"secret"},
-		"provide":           {"config", "keys", "secret", "tpm", "tpm/eventlog", "tpm/secureboot"},
+		"provide":           {"config", "keys", "kms", "secret", "tpm", "tpm/eventlog", "tpm/secureboot"},
 		"mapping":           {"luks", "luks/kdf", "luks1", "secret"},
 		"volume/volumetest": {"luks", "mapping", "volume"},
 		"volume":            {"disk", "keys", "luks", "mapping", "probe", "secret"},
@@ -48,7 +48,18 @@ func rooms() map[string][]string {
 		"pki":               {"role", "secret"},
 		"kms/wire":          nil,
 		"kms":               {"keys", "kms/wire", "secret"},
-		"test/vm":           nil,
+		"kms/blob":          {"secret"},
+		"kms/policy":        nil,
+		"kms/audit":         nil,
+		"kms/kek":           {"luks/kdf", "secret"},
+		"kms/store":         nil,
+		"kms/store/bolt":    {"kms/store"},
+		"kms/store/etcd":    {"kms/store"},
+		"kms/keeper":        {"kms/audit", "kms/blob", "kms/kek", "kms/policy", "kms/store", "secret"},
+
+		"kms/store/storetest": {"kms/store"},
+
+		"test/vm": nil,
 
 		"test/vm/machine": {"test/vm/wire", "tpm/pcr", "tpm/uki"},
 		"test/vm/wire":    {"mapping"},

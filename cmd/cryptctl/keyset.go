@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -13,6 +14,7 @@ import (
 	"github.com/cryptctl/cryptctl/config"
 	"github.com/cryptctl/cryptctl/disk"
 	"github.com/cryptctl/cryptctl/keys"
+	"github.com/cryptctl/cryptctl/kms"
 	"github.com/cryptctl/cryptctl/luks/kdf"
 	"github.com/cryptctl/cryptctl/provide"
 	"github.com/cryptctl/cryptctl/secret"
@@ -33,7 +35,17 @@ type keySource struct {
 	limit    string
 	tpm      tpmTarget
 	pin      pinSource
+	kms      kmsFlags
 }
+
+// kmsFlags say how key servers are asked.
+type kmsFlags struct{ wait time.Duration }
+
+func (k *kmsFlags) flags(cmd *cobra.Command) {
+	cmd.Flags().DurationVar(&k.wait, "kms-timeout", keys.DefaultTimeout, "`TIME` that a key server has for one key")
+}
+
+func (k *kmsFlags) options() kms.Options { return kms.Options{Budget: k.wait} }
 
 func (k *keySource) flags(cmd *cobra.Command) {
 	k.configFlags(cmd)
@@ -50,6 +62,7 @@ func (k *keySource) configFlags(cmd *cobra.Command) {
 	f.BoolVar(&k.strict, "strict-node-uuid", false, "refuse node UUIDs that are known junk or not random when making a nodeID key")
 	k.tpm.flags(cmd)
 	k.pin.flag(cmd)
+	k.kms.flags(cmd)
 	f.StringVar(&k.salt, "state-salt", "", "`FILE` encryption-salt.yaml of STATE, for keys with lockToState")
 }
 
@@ -112,7 +125,7 @@ func (k *keySource) load() (*wanted, error) {
 
 // machine is what the keys depend on, as the flags say it.
 func (k *keySource) machine(salt *secret.Bytes) (provide.Machine, error) {
-	m := provide.Machine{UUID: k.nodeUUID, Strict: k.strict, Salt: salt, NoSalt: "give STATE's encryption-salt.yaml with --state-salt", PIN: k.pin.get}
+	m := provide.Machine{UUID: k.nodeUUID, Strict: k.strict, Salt: salt, NoSalt: "give STATE's encryption-salt.yaml with --state-salt", PIN: k.pin.get, KMS: k.kms.options()}
 	if m.UUID == "" {
 		m.UUID = provide.FirmwareUUID()
 	}

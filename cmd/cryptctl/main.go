@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cryptctl/cryptctl/kms"
 	"github.com/cryptctl/cryptctl/secret"
 )
 
@@ -63,6 +64,7 @@ func run() int {
 	if err := secret.DisableCoreDumps(); err != nil {
 		fmt.Fprintln(os.Stderr, "cryptctl: core dumps could not be turned off:", err)
 	}
+	kms.QuietGRPC() // before anything uses it
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// The first signal ends the command at the next safe place; with its handler
 	// gone, a second one ends it at once, which a header survives too. Without a

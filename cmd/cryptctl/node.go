@@ -144,6 +144,7 @@ type bootFlags struct {
 	socket   string
 	tpm      tpmTarget
 	pin      pinSource
+	kms      kmsFlags
 }
 
 func bootCommand() *cobra.Command {
@@ -173,6 +174,7 @@ configuration (maintenance), 1 when STATE does not open.`,
 	f.StringVar(&b.socket, "socket", node.Socket, "`PATH` to answer on")
 	b.tpm.flags(cmd)
 	b.pin.flag(cmd)
+	b.kms.flags(cmd)
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		opts, free, err := b.options(cmd)
@@ -195,7 +197,7 @@ func (b *bootFlags) options(cmd *cobra.Command) (opts node.Options, free func(),
 		return opts, nil, err
 	}
 	opts = node.Options{
-		System: volumes.Linux{Disks: b.disks}, Root: b.root, Machine: provide.Machine{UUID: b.uuid, TPM: device, PIN: b.pin.get},
+		System: volumes.Linux{Disks: b.disks}, Root: b.root, Machine: provide.Machine{UUID: b.uuid, TPM: device, PIN: b.pin.get, KMS: b.kms.options()},
 		TryTimeout: b.trialFor, Accept: b.accept,
 	}
 	if !b.once { // then the status says it all
