@@ -13,7 +13,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build the static ./cryptctl
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o cryptctl ./cmd/cryptctl
+	CGO_ENABLED=0 GOEXPERIMENT=runtimesecret $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o cryptctl ./cmd/cryptctl
 
 check: deps lint race ## formatting, vet, staticcheck, and the tests under the race detector
 

@@ -163,7 +163,9 @@ func (f fingerprinter) mac(use string, slot int, kind string, sum [sha256.Size]b
 		m.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
 		m.Write(part)
 	}
-	return m.Sum(nil)[:macSize]
+	out := m.Sum(nil)[:macSize]
+	m.Write(make([]byte, sha256.BlockSize)) // over the end of the passphrase in its buffer
+	return out
 }
 
 // canonical gives a token's meaning, whatever tool wrote it down.

@@ -66,7 +66,7 @@ type Session struct {
 	proved  map[int]recordEntry // of slots whose derivation was done here
 	// witnessed are the identities that tokens gave which did not open their slots.
 	witnessed map[int]string
-	stop    context.CancelFunc
+	stop      context.CancelFunc
 }
 
 // Open asks the providers of all wanted keys whose slot exists, all at once, and

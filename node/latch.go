@@ -8,6 +8,7 @@ import (
 
 	"github.com/cryptctl/cryptctl/config"
 	"github.com/cryptctl/cryptctl/keys"
+	"github.com/cryptctl/cryptctl/secret"
 	"github.com/cryptctl/cryptctl/tpm"
 	"github.com/cryptctl/cryptctl/volume"
 )
@@ -36,6 +37,7 @@ func (n *Node) latch(ctx context.Context) error {
 		return err
 	}
 	n.latched = true
+	secret.Erase() // who takes the machine over from here on may read its memory
 	n.view.mu.Lock()
 	n.view.status.Latched = true
 	n.view.mu.Unlock()

@@ -51,6 +51,9 @@ func run() error {
 	if err := loadModules("/modules/order"); err != nil {
 		return err
 	}
+	if err := mountFirmware(); err != nil {
+		return err
+	}
 	words, err := commandLine()
 	if err != nil {
 		return err
@@ -130,6 +133,18 @@ func mountAll() error {
 			return err
 		}
 		if err := unix.Mount(m[0], m[1], m[0], unix.MS_NOSUID, ""); err != nil && !errors.Is(err, unix.EBUSY) {
+			return fmt.Errorf("mount %s: %w", m[1], err)
+		}
+	}
+	return nil
+}
+
+// mountFirmware mounts what tells whether Secure Boot is on, and what was measured
+// into the TPM, where there is such a thing.
+func mountFirmware() error {
+	for _, m := range [][2]string{{"efivarfs", "/sys/firmware/efi/efivars"}, {"securityfs", "/sys/kernel/security"}} {
+		err := unix.Mount(m[0], m[1], m[0], unix.MS_NOSUID|unix.MS_NOEXEC|unix.MS_NODEV, "")
+		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.EBUSY) {
 			return fmt.Errorf("mount %s: %w", m[1], err)
 		}
 	}

@@ -113,7 +113,8 @@ func (p Params) Derive(ctx context.Context, passphrase *secret.Bytes, size int, 
 		return nil, fmt.Errorf("key derivation not started: %w", context.Cause(ctx))
 	}
 	done := traceStart(ctx, p.Cost)
-	key := secret.Take(p.run(passphrase.Bytes(), size))
+	var key *secret.Bytes
+	secret.Do(func() { key = secret.Take(p.run(passphrase.Bytes(), size)) })
 	if heavy {
 		// argon2 leaves its blocks to the garbage collector; a second derivation
 		// would otherwise double the peak.

@@ -5,6 +5,10 @@
 // The tests have the build tag vm: `make test-vm` runs them. What they need of
 // Debian is in packages.txt; a missing part fails them, nothing is skipped.
 //
+// Secure Boot is tested with the firmware OVMF and the software TPM swtpm: images
+// are made, measured and signed here, and whoever tampers with one, with the
+// firmware's settings or with the TPM is a variant of the same node.
+//
 // A test is written on the host and reads from top to bottom: it boots a
 // machine, asks for acts in it, and looks at the disks from outside. Scenarios
 // that can share a boot are subtests of one test.

@@ -27,6 +27,10 @@ var image struct {
 	initramfs string
 	// noded makes the initramfs of machines whose process 1 is a node daemon.
 	noded func() (initramfs string, err error)
+	// systemd makes the initramfs of machines with systemd's tools for volumes.
+	systemd func() (initramfs string, err error)
+	// signed makes the images that firmware starts.
+	signed map[variant]func() (*bootImage, error)
 }
 
 // TestMain builds the image. Disks are in memory where there is room: file
@@ -79,21 +83,43 @@ func makeImage(dir string) (err error) {
 			"xfs",
 		},
 	}
-	image.noded = sync.OnceValues(func() (string, error) {
-		noded, path := filepath.Join(dir, "noded"), filepath.Join(dir, "initramfs-noded")
-		i := i
-		i.Init, i.Files = noded, maps.Clone(i.Files)
-		i.Files["/bin/guest"] = guest
-		return path, errors.Join(build(noded, "../../examples/noded"), i.WriteFile(path, image.kernel))
-	})
+	makeLater(dir, i)
 	image.initramfs = filepath.Join(dir, "initramfs")
 	return i.WriteFile(image.initramfs, image.kernel)
+}
+
+// makeLater sets what makes the other images, for the tests that need them.
+func makeLater(dir string, i machine.Initramfs) {
+	noded := sync.OnceValues(func() (string, error) {
+		path := filepath.Join(dir, "noded")
+		return path, build(path, "../../examples/noded")
+	})
+	image.noded = sync.OnceValues(func() (path string, err error) {
+		path = filepath.Join(dir, "initramfs-noded")
+		i := withNoded(i)
+		if i.Init, err = noded(); err != nil {
+			return "", err
+		}
+		return path, i.WriteFile(path, image.kernel)
+	})
+	image.systemd = sync.OnceValues(func() (string, error) {
+		path := filepath.Join(dir, "initramfs-systemd")
+		return path, withSystemd(i).WriteFile(path, image.kernel)
+	})
+	image.signed = signedImages(dir, withNoded(i), noded)
+}
+
+// withNoded makes the guest program a child of another process 1.
+func withNoded(i machine.Initramfs) machine.Initramfs {
+	i.Files = maps.Clone(i.Files)
+	i.Files["/bin/guest"] = i.Init
+	return i
 }
 
 // build makes a static program.
 func build(to, pkg string) error {
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", to, pkg)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOEXPERIMENT=runtimesecret")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, out)
 	}

@@ -20,17 +20,25 @@ import (
 // nodeUUID is what the firmware of all nodes says.
 const nodeUUID = "6f7a8b9c-0d1e-4f2a-8b3c-4d5e6f7a8b9c"
 
-// keySet is the keys of a volume by slot: passphrases, or byNodeID.
+// keySet is the keys of a volume by slot: passphrases, byNodeID, or sealed.
 type keySet map[int]string
 
-const byNodeID = "\x00nodeID"
+const (
+	byNodeID = "\x00nodeID"
+	byTPM    = "\x00tpm "
+)
+
+// sealed is a key that the TPM seals, with these settings.
+func sealed(settings string) string { return byTPM + settings }
 
 func (k keySet) yaml(indent string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%sprovider: luks2\n%skeys:\n", indent, indent)
 	for _, slot := range slices.Sorted(maps.Keys(k)) {
 		how := "nodeID: {}"
-		if k[slot] != byNodeID {
+		if settings, is := strings.CutPrefix(k[slot], byTPM); is {
+			how = fmt.Sprintf("tpm: {%s}", settings)
+		} else if k[slot] != byNodeID {
 			how = fmt.Sprintf("static: {passphrase: %q}", k[slot])
 		}
 		fmt.Fprintf(&b, "%s- {slot: %d, %s}\n", indent, slot, how)
@@ -42,19 +50,26 @@ func (k keySet) yaml(indent string) string {
 type machineConfig struct {
 	state, ephemeral keySet
 	users            map[string]keySet
+	documents        bool // STATE and EPHEMERAL have documents of their own
 }
 
 func (c machineConfig) String() string {
 	var b strings.Builder
 	b.WriteString("version: v1alpha1\nmachine:\n  type: worker\n")
-	if len(c.state)+len(c.ephemeral) > 0 {
+	if len(c.state)+len(c.ephemeral) > 0 && !c.documents {
 		b.WriteString("  systemDiskEncryption:\n")
 	}
-	if len(c.state) > 0 {
-		b.WriteString("    state:\n" + c.state.yaml("      "))
-	}
-	if len(c.ephemeral) > 0 {
-		b.WriteString("    ephemeral:\n" + c.ephemeral.yaml("      "))
+	for _, v := range []struct {
+		name string
+		keys keySet
+	}{{"state", c.state}, {"ephemeral", c.ephemeral}} {
+		switch {
+		case len(v.keys) == 0:
+		case c.documents:
+			fmt.Fprintf(&b, "---\napiVersion: v1alpha1\nkind: VolumeConfig\nname: %s\nencryption:\n%s", strings.ToUpper(v.name), v.keys.yaml("  "))
+		default:
+			fmt.Fprintf(&b, "    %s:\n%s", v.name, v.keys.yaml("      "))
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.users)) {
 		fmt.Fprintf(&b, "---\napiVersion: v1alpha1\nkind: UserVolumeConfig\nname: %s\n", name)
@@ -85,7 +100,13 @@ func nodeConfig(t *testing.T, d *machine.Disk) machine.Config {
 // phase.
 func bootNode(t *testing.T, d *machine.Disk, phase node.Phase) nodeGuest {
 	t.Helper()
-	g := nodeGuest{boot(t, nodeConfig(t, d))}
+	return bootAs(t, nodeConfig(t, d), phase)
+}
+
+// bootAs is bootNode with a machine of one's own.
+func bootAs(t *testing.T, config machine.Config, phase node.Phase) nodeGuest {
+	t.Helper()
+	g := nodeGuest{boot(t, config)}
 	got := g.Expect(`noded: (running|maintenance|failed): (.*)\n`)
 	if got[1] != string(phase) {
 		t.Fatalf("the node is %s (%s) and not %s", got[1], got[2], phase)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/cryptctl/cryptctl/mapping"
 	"github.com/cryptctl/cryptctl/test/vm/wire"
+	"github.com/cryptctl/cryptctl/tpm"
 )
 
 // act does one thing that the host calls for.
@@ -55,6 +56,9 @@ func acts() map[string]act {
 		"cancel":   typed(cancelDeferred),
 		"status":   typed(status),
 		"search":   typed(searchKey),
+		"extend":   typed(extend),
+		"unseal":   typed(unseal),
+		"seal":     typed(seal),
 		"poweroff": func(json.RawMessage) (any, error) { powerOff(); return nil, nil },
 	}
 }
@@ -139,5 +143,5 @@ func kind(err error) wire.Kind {
 	case errors.Is(err, fs.ErrNotExist):
 		return wire.NotThere
 	}
-	return ""
+	return wire.Kind(tpm.ReasonOf(err))
 }

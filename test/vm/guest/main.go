@@ -41,6 +41,9 @@ func run() error {
 		if err := loadModules(); err != nil {
 			return err
 		}
+		if err := mountFirmware(); err != nil {
+			return err
+		}
 	} else if _, err := os.Stat(wire.ModuleList); err != nil {
 		return fmt.Errorf("this is a program of virtual machines; it does nothing elsewhere (%w)", err)
 	}
@@ -74,6 +77,19 @@ func mountAll() error {
 		{"proc", "/proc"}, {"sysfs", "/sys"}, {"devtmpfs", "/dev"}, {"tmpfs", "/run"}, {"tmpfs", "/tmp"},
 	} {
 		if err := unix.Mount(m.kind, m.target, m.kind, 0, ""); err != nil {
+			return fmt.Errorf("mount %s: %w", m.target, err)
+		}
+	}
+	return nil
+}
+
+// mountFirmware mounts what firmware left behind, where it did.
+func mountFirmware() error {
+	for _, m := range []struct{ kind, target string }{
+		{"efivarfs", "/sys/firmware/efi/efivars"}, {"securityfs", "/sys/kernel/security"},
+	} {
+		err := unix.Mount(m.kind, m.target, m.kind, 0, "")
+		if err != nil && err != unix.ENOENT && err != unix.ENODEV {
 			return fmt.Errorf("mount %s: %w", m.target, err)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -29,7 +30,8 @@ func (m *Machine) finish() {
 }
 
 // writeScript keeps what the machine is made of in a directory, and writes the
-// command that boots it there. A TPM is left out: its state went on with swtpm.
+// command that boots it there. A TPM is left out, its state went on with swtpm; and
+// so is firmware, which starts signed images only.
 func (m *Machine) writeScript() (string, error) {
 	qemu, err := FindProgram("qemu-system-x86_64")
 	if err != nil {
@@ -53,7 +55,8 @@ func (m *Machine) writeScript() (string, error) {
 		}
 		config.Disks = append(config.Disks, &kept)
 	}
-	args := append(config.hardware("", "vm.shell"), "-chardev", "stdio,id=console,signal=off", "-chardev", "null,id=agent")
+	config.Firmware, config.Append = nil, append(slices.Clone(config.Append), "vm.shell")
+	args := append(config.hardware(""), "-chardev", "stdio,id=console,signal=off", "-chardev", "null,id=agent")
 	var text strings.Builder
 	fmt.Fprintf(&text, "#!/bin/sh\n# Leaving the shell of the machine switches it off.\nexec %s", qemu)
 	for _, a := range args {

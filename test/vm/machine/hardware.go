@@ -11,26 +11,31 @@ import (
 	"github.com/cryptctl/cryptctl/test/vm/wire"
 )
 
-// hardware returns QEMU's arguments for the machine, all but the back ends of
-// the character devices "console" and "agent". tpm is swtpm's socket; extra is
-// one more word for the kernel.
-func (c Config) hardware(tpm, extra string) []string {
-	words := append([]string{
+// Words is the kernel's command line: what all machines have, and what Append
+// says.
+func (c Config) Words() string {
+	return strings.Join(append([]string{
 		"console=ttyS0", "rdinit=/init", "loglevel=5",
 		"panic=-1",                       // a panic ends QEMU, with -no-reboot
 		"cryptomgr.notests",              // self-tests of every cipher take seconds here
 		"random.trust_cpu=1",             // no waiting for entropy
 		"tsc=reliable", "no_timer_check", // an emulated clock on a busy host fails the kernel's checks
-	}, c.Append...)
-	if extra != "" {
-		words = append(words, extra)
-	}
+	}, c.Append...), " ")
+}
+
+// hardware returns QEMU's arguments for the machine, all but the back ends of
+// the character devices "console" and "agent". tpm is swtpm's socket.
+func (c Config) hardware(tpm string) []string {
 	args := []string{
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
 		"-machine", "q35,accel=tcg", "-cpu", "max", "-smp", strconv.Itoa(c.CPUs), "-m", fmt.Sprintf("%dM", c.MemoryMiB),
-		"-kernel", c.Kernel.Image, "-initrd", c.Initramfs, "-append", strings.Join(words, " "),
 		"-serial", "chardev:console",
 		"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name=" + wire.Port,
+	}
+	if c.Firmware != nil {
+		args = append(args, c.Firmware.args()...)
+	} else {
+		args = append(args, "-kernel", c.Kernel.Image, "-initrd", c.Initramfs, "-append", c.Words())
 	}
 	for i, d := range c.Disks {
 		args = append(args, d.args(i)...)

@@ -3,6 +3,8 @@ package machine
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -20,25 +22,27 @@ type Initramfs struct {
 	Init     string            // the static program that runs as /init
 	Files    map[string]string // path in the machine -> path here
 	Programs []string          // names of installed programs; they come with their libraries
+	Loaded   []string          // files that programs load themselves, each at its own path, with their libraries
 	Modules  []string          // kernel modules; they come with what they need
+	// Compressed is for machines that start by firmware, which hashes every byte
+	// three times and slowly. For others unpacking takes longer than reading.
+	Compressed bool
 }
 
-// WriteFile writes the initramfs for a kernel. It is not compressed: unpacking
-// takes an emulated processor longer than reading.
+// WriteFile writes the initramfs for a kernel.
 func (i Initramfs) WriteFile(path string, k Kernel) error {
 	f, err := os.Create(path)
 	if err != nil {
 		return err
 	}
-	w := bufio.NewWriterSize(f, 1<<20)
-	err = i.write(w, k)
-	if err == nil {
-		err = w.Flush()
+	buffer := bufio.NewWriterSize(f, 1<<20)
+	if i.Compressed {
+		w := gzip.NewWriter(buffer)
+		err = errors.Join(i.write(w, k), w.Close())
+	} else {
+		err = i.write(buffer, k)
 	}
-	if closed := f.Close(); err == nil {
-		err = closed
-	}
-	if err != nil {
+	if err := errors.Join(err, buffer.Flush(), f.Close()); err != nil {
 		return fmt.Errorf("initramfs: %w", err)
 	}
 	return nil
@@ -59,6 +63,12 @@ func (i Initramfs) write(w io.Writer, k Kernel) error {
 	}
 	for _, name := range i.Programs {
 		if err := addProgram(files, name); err != nil {
+			return err
+		}
+	}
+	for _, path := range i.Loaded {
+		files[path] = path
+		if err := addLibraries(files, path); err != nil {
 			return err
 		}
 	}
@@ -97,13 +107,18 @@ func FindProgram(name string) (string, error) {
 	return "", fmt.Errorf("%s is not installed: test/vm/packages.txt lists the packages that are needed", name)
 }
 
-// addProgram adds a program as /bin/NAME and the libraries that ldd names.
+// addProgram adds a program as /bin/NAME, with its libraries.
 func addProgram(files map[string]string, name string) error {
 	path, err := FindProgram(name)
 	if err != nil {
 		return err
 	}
 	files["/bin/"+name] = path
+	return addLibraries(files, path)
+}
+
+// addLibraries adds what ldd names.
+func addLibraries(files map[string]string, path string) error {
 	out, err := exec.Command("ldd", path).CombinedOutput()
 	if bytes.Contains(out, []byte("not a dynamic executable")) {
 		return nil

@@ -7,6 +7,9 @@
 //	     ──QMP────> QEMU            why the machine went off
 //	     ──Kill───> QEMU            a power cut
 //
+// A machine may have a TPM, whose state outlives it, and may start as one of
+// metal does: by firmware that verifies and measures an image ([Firmware], [UKI]).
+//
 // Disks are raw files with cache=writeback: what the guest writes is in the
 // host's page cache at once and on its disk after a flush, so a killed QEMU
 // leaves what was flushed, and mostly what was written. A disk that records
@@ -37,6 +40,10 @@ type Config struct {
 	Disks     []*Disk  // /dev/vda, /dev/vdb, ...
 	TPM       *TPM     // /dev/tpm0
 	Append    []string // more words for the kernel's command line
+	// Firmware starts the machine from an image, which has a kernel, an initramfs
+	// and words of its own. Those above then serve to boot it by hand after a
+	// failure.
+	Firmware  *Firmware
 	Args      []string // more arguments for QEMU
 	MemoryMiB int      // default 512
 	CPUs      int      // default 2
@@ -113,7 +120,7 @@ func (m *Machine) launch() error {
 	if err != nil {
 		return err
 	}
-	args := append(config.hardware(tpm, ""),
+	args := append(config.hardware(tpm),
 		"-chardev", "stdio,id=console,signal=off",
 		"-chardev", "socket,id=agent,fd=3",
 		"-chardev", "socket,id=qmp,fd=4", "-mon", "chardev=qmp,mode=control",

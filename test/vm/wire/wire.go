@@ -46,6 +46,7 @@ const (
 	Busy           Kind = "busy"
 	NoDeviceMapper Kind = "no-device-mapper"
 	NotThere       Kind = "not-there" // no such file
+	// Others are reasons of package tpm, as they are.
 )
 
 // Run runs a program to its end.
@@ -122,4 +123,30 @@ type Mapping struct {
 type Key struct {
 	Type        string `json:"type"`
 	Description string `json:"description"`
+}
+
+// Extend extends a PCR with the hash of an event.
+type Extend struct {
+	PCR   int    `json:"pcr"`
+	Event []byte `json:"event"`
+}
+
+// Unseal asks for what the TPM has sealed for a slot.
+type Unseal struct {
+	Device string `json:"device"` // of the header
+	Volume string `json:"volume"` // its name, which a token is bound to
+	Slot   int    `json:"slot"`
+}
+
+// Unsealed is a slot's passphrase, and what the TPM itself gave.
+type Unsealed struct {
+	Passphrase []byte `json:"passphrase"`
+	Sealed     []byte `json:"sealed"`
+}
+
+// Seal makes a LUKS2 volume with one slot that the TPM opens, slot 0.
+type Seal struct {
+	Device string `json:"device"`
+	Format string `json:"format"` // of the token, as package tpm calls it
+	PCRs   []int  `json:"pcrs"`
 }
