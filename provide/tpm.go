@@ -36,9 +36,6 @@ func (m Machine) sealed(c *config.TPM, key *keys.Key) {
 	if m.PIN != nil { // a token may have one that the configuration does not
 		key.Timeout = pinTimeout
 	}
-	if c.Reseal {
-		key.Reseal = m.mayReseal
-	}
 	p := tpmKey{mayEnroll: yes, mayOpen: yes}
 	if c.CheckSecurebootStatusOnEnroll {
 		p.mayEnroll = m.secureBoot
@@ -59,6 +56,8 @@ func (m Machine) sealed(c *config.TPM, key *keys.Key) {
 	key.Provider = p
 	if err != nil {
 		key.Provider = Lacking(err.Error())
+	} else if c.Reseal {
+		key.Reseal = func(stale error) error { return m.mayReseal(p, stale) }
 	}
 }
 
@@ -81,13 +80,18 @@ func (m Machine) policy(c *config.TPM) tpm.Policy {
 }
 
 // mayReseal lets a stale key be sealed anew where Secure Boot vouches for what was
-// booted. A TPM that is another one may be that of a workbench: an operator says
-// whether the key is to move there.
-func (m Machine) mayReseal(stale error) error {
+// booted, and the event log for the registers. A TPM that is another one may be
+// that of a workbench: an operator says whether the key is to move there.
+func (m Machine) mayReseal(k tpmKey, stale error) error {
 	if tpm.ReasonOf(stale) == tpm.OtherTPM {
 		return errors.New("the key would move to another machine; sync --reseal does that")
 	}
-	return m.secureBoot()
+	if err := m.secureBoot(); err != nil {
+		return err
+	}
+	ctx, stop := context.WithTimeout(context.Background(), keys.DefaultTimeout)
+	defer stop()
+	return k.Accounted(ctx)
 }
 
 // secureBoot is nil when Secure Boot is on.

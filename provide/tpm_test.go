@@ -146,6 +146,16 @@ func TestWeakPolicy(t *testing.T) {
 	refuses(t, weak, keys.ErrDenied, "add PCR 7, or a PIN")
 	token := enroll(t, key(m, config.TPM{AllowWeakPolicy: true}))
 	recovers(t, weak, token)
+	image := key(m, config.TPM{PCRs: []int{11, 12}}) // refused too; tokens of Talos may have any
+	refuses(t, image, keys.ErrDenied, "use a signed policy")
+	recovers(t, image, token)
+	dev := tpmtest.Start(t)
+	tpmtest.Extend(t, dev, 0, "firmware")
+	m.TPM = tpm.NewDevice(dev.Open)
+	firmware := key(m, config.TPM{PCRs: []int{0}})
+	refuses(t, firmware, keys.ErrDenied, "PCRs [0] protect nothing: ")
+	recovers(t, firmware, enroll(t, key(m, config.TPM{PCRs: []int{0}, AllowWeakPolicy: true})))
+	tpmtest.Extend(t, dev, 7, "boot")
 	if err := weak.Provider.(keys.Checker).CheckToken(enroll(t, key(m, seven()))); err != nil {
 		t.Errorf("a key that cannot be made anew: %v", err)
 	}
@@ -195,6 +205,10 @@ func TestSecureBoot(t *testing.T) {
 	}
 	if err := key(on, healing).Reseal(&tpm.Error{Reason: tpm.OtherTPM}); err == nil || !strings.Contains(err.Error(), "another machine") {
 		t.Errorf("moved to another machine: %v", err)
+	}
+	on.EventLog = func() (*eventlog.Log, error) { return nil, errors.New("no log") }
+	if err := key(on, healing).Reseal(keys.ErrStale); err == nil || !strings.Contains(err.Error(), "no log") {
+		t.Errorf("the event log is not looked at: %v", err)
 	}
 	if key(on, seven()).Reseal != nil {
 		t.Error("sealed anew although the configuration does not say so")

@@ -191,8 +191,8 @@ func storageRoot(l *link) (StorageRoot, error) {
 		}
 		made, err := createPrimary(l, t)
 		switch {
-		case isCode(err) && !temporary(err):
-			continue // another algorithm, or a password
+		case unsupported(err) || ownerLocked(err) || switchedOff(err):
+			continue // it stays unknown
 		case err != nil:
 			return s, err
 		}

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/cryptctl/cryptctl/tpm/pcrsig"
 	"github.com/cryptctl/cryptctl/tpm/token"
 )
 
@@ -30,7 +31,9 @@ func (p *Provider) CheckToken(raw json.RawMessage) error {
 		return fmt.Errorf("it is sealed %s a PIN, and configured %s one", with(is.pin), with(want.PIN))
 	case is.format == Own && is.latch != want.Latch:
 		return fmt.Errorf("it is sealed %s a latch, and configured %s one", with(is.latch), with(want.Latch))
-	case p.signing != nil && is.format == Own && !bytes.Equal(is.key, keyDER(p.signing)):
+	case want.Signed && !is.signed:
+		return fmt.Errorf("it is sealed without a signed policy, and the boot image or the configuration brings the key of one")
+	case p.signing != nil && is.format != Talos && !bytes.Equal(is.key, keyDER(p.signing)):
 		return fmt.Errorf("it is not sealed to the signing key that is configured")
 	}
 	return nil
@@ -48,7 +51,8 @@ type summary struct {
 	format     Format
 	pcrs       []int // sorted
 	pin, latch bool
-	key        []byte // of the signed policy; own tokens only
+	signed     bool
+	key        []byte // of the signed policy, PKIX; those of Talos do not say
 }
 
 func summarize(raw json.RawMessage) (summary, error) {
@@ -62,20 +66,27 @@ func summarize(raw json.RawMessage) (summary, error) {
 		s.format, s.pin, s.latch = Own, t.Policy.PIN != nil, t.Policy.Latch
 		s.pcrs = slices.AppendSeq(s.pcrs, maps.Keys(t.Policy.PCRs))
 		if t.Policy.Signed != nil {
-			s.key = t.Policy.Signed.Key
+			s.signed, s.key = true, t.Policy.Signed.Key
 		}
 	case token.TypeTalos:
 		t, err := token.ReadTalos(raw)
 		if err != nil {
 			return s, err
 		}
-		s.format, s.pcrs = Talos, append(s.pcrs, t.PCRs...)
+		s.format, s.signed, s.pcrs = Talos, true, append(s.pcrs, t.PCRs...)
 	case token.TypeSystemd:
 		t, err := token.ReadSystemd(raw)
 		if err != nil {
 			return s, err
 		}
 		s.format, s.pin, s.pcrs = Systemd, t.PIN, append(s.pcrs, t.PCRs...)
+		if len(t.Key) > 0 {
+			key, err := pcrsig.ParsePublicKey(t.Key)
+			if err != nil {
+				return s, err
+			}
+			s.signed, s.key = true, keyDER(key)
+		}
 	default:
 		return s, fmt.Errorf("its token is of type %q", typ)
 	}

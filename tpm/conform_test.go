@@ -22,6 +22,7 @@ func TestCheckToken(t *testing.T) {
 	own := with(func(o *tpm.Options) { o.Policy = tpm.Policy{PCRs: []int{7, 0}, Signed: true, Latch: true} })
 	talos := with(func(o *tpm.Options) { o.Format, o.Policy = tpm.Talos, tpm.Policy{PCRs: []int{7}, Signed: true} })
 	systemd := with(func(o *tpm.Options) { o.Format, o.Policy = tpm.Systemd, tpm.Policy{PCRs: []int{7}, PIN: true} })
+	signedSystemd := with(func(o *tpm.Options) { o.Format, o.Policy = tpm.Systemd, tpm.Policy{PCRs: []int{7}, Signed: true} })
 	for _, test := range []struct {
 		name string
 		made tpm.Options
@@ -40,6 +41,17 @@ func TestCheckToken(t *testing.T) {
 		{"own, another key that signs", own, with(func(o *tpm.Options) {
 			o.Policy, o.SigningKey = tpm.Policy{PCRs: []int{7, 0}, Latch: true, Signed: true}, signers()[1].pem(t)
 		}), "not sealed to the signing key"},
+		{"own, a signed policy", with(func(o *tpm.Options) { o.Policy = tpm.Policy{PCRs: []int{7}} }), with(func(o *tpm.Options) { o.Policy = tpm.Policy{PCRs: []int{7}, Signed: true} }), "sealed without a signed policy"},
+		{"systemd, a signed policy", systemd, with(func(o *tpm.Options) { o.Policy = tpm.Policy{PCRs: []int{7}, PIN: true, Signed: true} }), "sealed without a signed policy"},
+		{"systemd, the key that signs", signedSystemd, with(func(o *tpm.Options) {
+			o.Policy, o.SigningKey = tpm.Policy{PCRs: []int{7}, Signed: true}, image.PublicKey
+		}), ""},
+		{"systemd, another key that signs", signedSystemd, with(func(o *tpm.Options) {
+			o.Policy, o.SigningKey = tpm.Policy{PCRs: []int{7}, Signed: true}, signers()[1].pem(t)
+		}), "not sealed to the signing key"},
+		{"talos, which does not say whose key", talos, with(func(o *tpm.Options) {
+			o.Policy, o.SigningKey = tpm.Policy{PCRs: []int{7}, Signed: true}, signers()[1].pem(t)
+		}), ""},
 		{"talos, no format asked for", talos, with(func(o *tpm.Options) { o.Policy = tpm.Policy{PCRs: []int{7}, Latch: true} }), ""},
 		{"talos, our own asked for", talos, with(func(o *tpm.Options) { o.Format, o.Policy = tpm.Own, tpm.Policy{PCRs: []int{7}} }), "one of talos, and cryptctl is configured"},
 		{"talos, other PCRs", talos, with(func(o *tpm.Options) { o.Policy = tpm.Policy{PCRs: []int{4, 7}} }), "sealed to the PCRs [7]"},

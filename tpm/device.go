@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/google/go-tpm/tpm2/transport"
 )
@@ -17,11 +18,16 @@ type Device struct {
 	open func() (transport.TPMCloser, error)
 	turn chan struct{}
 	own  bool // the machine's: its firmware measures into it
+
+	// Limit is how long one request to the TPM may take, its turn included; 0 is as
+	// long as its context lets it. A PIN that is typed takes none of it. It is set
+	// before the first request.
+	Limit time.Duration
 }
 
 // NewDevice returns the TPM that open opens, each time that it is needed.
 func NewDevice(open func() (transport.TPMCloser, error)) *Device {
-	return &Device{open, make(chan struct{}, 1), false}
+	return &Device{open: open, turn: make(chan struct{}, 1)}
 }
 
 // System is the machine's TPM: /dev/tpmrm0, or /dev/tpm0 where the kernel has no
@@ -81,11 +87,16 @@ func (f file) Send(command []byte) ([]byte, error) {
 }
 
 // run does something with the TPM when it is its turn. It returns when the
-// context ends, at the latest: the work is left behind then, stops before its
+// context or the device's limit ends, at the latest: the work is left behind then, stops before its
 // next command, clears up after itself, and drop gets what it made. after runs
 // once, when the work has ended or will not begin.
 func run[T any](ctx context.Context, d *Device, drop func(T), after func(), work func(*link) (T, error)) (T, error) {
 	var none T
+	if d.Limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, d.Limit)
+		defer cancel()
+	}
 	select {
 	case d.turn <- struct{}{}:
 	case <-ctx.Done():

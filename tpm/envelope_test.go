@@ -4,13 +4,13 @@ import (
 	"testing"
 
 	"github.com/cryptctl/cryptctl/secret"
+	"github.com/cryptctl/cryptctl/tpm/token"
 )
 
 // TestPINEnvelope: what the TPM holds does not open an envelope that has a PIN.
 func TestPINEnvelope(t *testing.T) {
 	t.Parallel()
 	stretch := newPIN()
-	stretch.Time, stretch.MemoryKiB = 1, 64
 	right, err := ownPIN(t.Context(), secret.Copy([]byte("1234")), *stretch)
 	if err != nil {
 		t.Fatal(err)
@@ -35,10 +35,20 @@ func TestPINEnvelope(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	greedy := *stretch
-	greedy.MemoryKiB = 1 << 31
-	if _, err := ownPIN(t.Context(), secret.Copy([]byte("1234")), greedy); ReasonOf(err) != Damaged {
-		t.Errorf("a token that asks for 2 TiB: %v", err)
+	for name, change := range map[string]func(*token.OwnPIN){
+		"2 TiB":        func(p *token.OwnPIN) { p.MemoryKiB = 1 << 31 },
+		"257 MiB":      func(p *token.OwnPIN) { p.MemoryKiB = 257 << 10 },
+		"a year":       func(p *token.OwnPIN) { p.Time = 1<<32 - 1 },
+		"one pass":     func(p *token.OwnPIN) { p.Time = 1 },
+		"3 passes":     func(p *token.OwnPIN) { p.Time = 3 },
+		"8 KiB":        func(p *token.OwnPIN) { p.MemoryKiB = 8 },
+		"almost 64MiB": func(p *token.OwnPIN) { p.MemoryKiB-- },
+	} {
+		other := *stretch
+		change(&other)
+		if _, err := ownPIN(t.Context(), secret.Copy([]byte("1234")), other); ReasonOf(err) != Damaged {
+			t.Errorf("a token that asks for %s: %v", name, err)
+		}
 	}
 	for n := range len(box) { // cut off anywhere
 		if _, err := openEnvelope(kek, right.envelope, ad, box[:n]); ReasonOf(err) != OtherSlot && ReasonOf(err) != Damaged {

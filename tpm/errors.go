@@ -26,8 +26,8 @@ const (
 	SignatureForeign Reason = "policy signed by another" // ErrStale
 	PCRChanged       Reason = "PCR changed"              // ErrStale
 	Cleared          Reason = "TPM cleared"              // ErrStale: other storage key, same endorsement key
-	OtherTPM         Reason = "another TPM"              // ErrStale: both keys are others
-	PolicyChanged    Reason = "policy changed"           // ErrStale: none of the known parts moved
+	OtherTPM         Reason = "another TPM"              // ErrStale: both keys are others, or only the first is known
+	PolicyChanged    Reason = "policy changed"           // ErrStale: it is not known which part of it
 	PINWrong         Reason = "PIN wrong"                // ErrDenied
 	PINMissing       Reason = "PIN missing"              // ErrUnavailable
 	Damaged          Reason = "token damaged"            // ErrMalformed
@@ -92,17 +92,22 @@ func fail(r Reason, cause error, format string, args ...any) *Error {
 // pcrChanged names the PCRs of which at least one changed.
 func pcrChanged(pcrs []int, known bool) *Error {
 	slices.Sort(pcrs)
-	names := make([]string, len(pcrs))
-	for i, p := range pcrs {
-		names[i] = strconv.Itoa(p) + pcrMeaning(p)
-	}
 	text := "another value than when the key was sealed: PCR "
 	if !known && len(pcrs) > 1 {
 		text = "at least one has another value than when the key was sealed: PCR "
 	}
-	e := fail(PCRChanged, nil, "%s; open the volume with another key and seal again", text+strings.Join(names, ", "))
+	e := fail(PCRChanged, nil, "%s; open the volume with another key and seal again", text+named(pcrs))
 	e.PCRs = pcrs
 	return e
+}
+
+// named lists PCRs with what is measured into them.
+func named(pcrs []int) string {
+	names := make([]string, len(pcrs))
+	for i, p := range pcrs {
+		names[i] = strconv.Itoa(p) + pcrMeaning(p)
+	}
+	return strings.Join(names, ", ")
 }
 
 // pcrMeaning says what is measured into a PCR (TCG PC Client Platform Firmware

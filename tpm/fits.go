@@ -15,11 +15,11 @@ import (
 // The answer is by what the token says of itself: the envelope of one of ours is
 // not opened, so whether it is of this slot and volume is not seen.
 func (p *Provider) Fits(ctx context.Context, raw json.RawMessage) error {
-	s, err := p.read(raw)
+	c, err := p.read(raw)
 	if err != nil {
 		return err
 	}
-	return p.worthAsking(ctx, s)
+	return p.worthAsking(ctx, c.sealed)
 }
 
 // worthAsking is an error when no PIN helps. A person is asked only then.
@@ -28,49 +28,35 @@ func (p *Provider) worthAsking(ctx context.Context, s sealed) error {
 	return err
 }
 
-// read takes from a token of any kind what unsealing needs.
-func (p *Provider) read(raw json.RawMessage) (sealed, error) {
+// content is what a token of any kind holds.
+type content struct {
+	sealed
+	stretch  func(context.Context) (pinKey, error) // asks for the PIN; nil without
+	envelope []byte                                // nil where the passphrase itself is sealed
+}
+
+// read reads a token of any kind.
+func (p *Provider) read(raw json.RawMessage) (content, error) {
 	switch typ := token.TypeOf(raw); typ {
 	case token.TypeOwn:
-		t, err := token.ReadOwn(raw)
-		if err != nil {
-			return sealed{}, fail(Damaged, err, "the token cannot be read")
-		}
-		return p.readOwn(t)
+		return p.readOwn(raw)
 	case token.TypeTalos:
 		return p.readTalos(raw)
 	case token.TypeSystemd:
-		s, _, err := p.readSystemd(raw)
-		return s, err
+		return p.readSystemd(raw)
 	default:
-		return sealed{}, fail(Damaged, nil, "the token's type is %q, which is none of a TPM's", typ)
+		return content{}, fail(Damaged, nil, "the token's type is %q, which is none of a TPM's", typ)
 	}
 }
 
 func (s sealed) fits(l *link) error {
-	now, err := s.settle(l)
-	if err != nil {
+	if _, err := s.approved(l); err != nil {
 		return err
 	}
-	if s.conditions.key != nil {
-		if _, err := approve(s.boot, s.conditions, now); err != nil {
-			return err
-		}
-	}
-	parent, err := s.parent(l)
-	if err != nil {
-		return tpmFault(err, "make the storage root key")
-	}
-	defer parent.flush()
-	object, err := s.load(l, parent)
+	_, _, unload, err := s.loaded(l)
 	if err != nil {
 		return tpmFault(err, "load the sealed object")
 	}
-	l.flush(object.Handle)
-	if s.conditions.pin {
-		if st, err := status(l); err != nil || st.LockedOut {
-			return orLockedOut(err)
-		}
-	}
+	unload()
 	return nil
 }

@@ -42,26 +42,26 @@ func (p *Provider) enrollTalos(ctx context.Context, req keys.Request) (*secret.B
 	return encode(value), raw, nil
 }
 
-// readTalos takes from a token of Talos what unsealing needs.
-func (p *Provider) readTalos(raw json.RawMessage) (sealed, error) {
+// readTalos reads a token of Talos.
+func (p *Provider) readTalos(raw json.RawMessage) (content, error) {
 	t, err := token.ReadTalos(raw)
 	if err != nil {
-		return sealed{}, fail(Damaged, err, "the token cannot be read")
+		return content{}, fail(Damaged, err, "the token cannot be read")
 	}
 	boot, err := p.boot(true)
 	if err != nil {
-		return sealed{}, err
+		return content{}, err
 	}
 	key, err := imageKey(boot) // the token does not say which one it was sealed for
 	if err != nil {
-		return sealed{}, err
+		return content{}, err
 	}
 	pcrs := slices.Clone(t.PCRs)
 	slices.Sort(pcrs) // Talos hashes them in the order configured: others never opened
-	return sealed{
-		object: t.Sealed, parentName: t.KeyName, template: talosTemplate, digest: t.Digest, boot: boot,
+	return content{sealed: sealed{
+		object: t.Sealed, parentName: t.KeyName, template: talosTemplate, digest: t.Digest, boot: boot, imageKey: true,
 		conditions: conditions{key: key, signed: t.Signed, bank: bankSHA256, pcrs: slices.Compact(pcrs)},
-	}, nil
+	}}, nil
 }
 
 // systemdTemplate is the storage root key that every version of systemd makes
@@ -113,15 +113,25 @@ func (p *Provider) systemdPIN(ctx context.Context, salt []byte) (pinKey, error) 
 		return pinKey{}, err
 	}
 	defer pin.Wipe()
-	return systemdPIN(ctx, pin, salt)
+	return systemdPIN(pin, salt), nil
 }
 
-// readSystemd takes from a token of systemd-cryptenroll what unsealing needs.
-func (p *Provider) readSystemd(raw json.RawMessage) (sealed, token.Systemd, error) {
+// readSystemd reads a token of systemd-cryptenroll.
+func (p *Provider) readSystemd(raw json.RawMessage) (content, error) {
 	t, err := token.ReadSystemd(raw)
 	if err != nil {
-		return sealed{}, t, fail(Damaged, err, "the token cannot be read")
+		return content{}, fail(Damaged, err, "the token cannot be read")
 	}
+	var c content
+	if t.PIN {
+		c.stretch = func(ctx context.Context) (pinKey, error) { return p.systemdPIN(ctx, t.Salt) }
+	}
+	c.sealed, err = p.sealedSystemd(t)
+	return c, err
+}
+
+// sealedSystemd takes from a token what unsealing needs.
+func (p *Provider) sealedSystemd(t token.Systemd) (sealed, error) {
 	pcrs := slices.Clone(t.PCRs)
 	slices.Sort(pcrs) // in the token it is a set: systemd keeps a mask
 	s := sealed{
@@ -132,46 +142,18 @@ func (p *Provider) readSystemd(raw json.RawMessage) (sealed, token.Systemd, erro
 		s.template = "" // any: the Name decides
 	}
 	if len(t.Key) == 0 {
-		return s, t, nil
+		return s, nil
 	}
+	var err error
 	if s.boot, err = p.boot(true); err != nil {
-		return sealed{}, t, err
+		return sealed{}, err
 	}
 	if s.conditions.key, err = pcrsig.ParsePublicKey(t.Key); err != nil {
-		return sealed{}, t, fail(Damaged, err, "the token's public key")
+		return sealed{}, fail(Damaged, err, "the token's public key")
 	}
 	s.conditions.signed = t.Signed
 	slices.Sort(s.conditions.signed)
-	return s, t, nil
-}
-
-// openSystemd opens a token of systemd-cryptenroll.
-func (p *Provider) openSystemd(ctx context.Context, raw json.RawMessage) (Opened, error) {
-	s, t, err := p.readSystemd(raw)
-	if err != nil {
-		return Opened{}, err
-	}
-	var pin pinKey
-	if t.PIN {
-		if err := p.worthAsking(ctx, s); err != nil {
-			return Opened{}, err
-		}
-		if pin, err = p.systemdPIN(ctx, t.Salt); err != nil {
-			return Opened{}, err
-		}
-		defer pin.wipe()
-	}
-	return p.openPlain(ctx, s, pin.auth)
-}
-
-// openPlain unseals a passphrase that is sealed itself.
-func (p *Provider) openPlain(ctx context.Context, s sealed, auth *secret.Bytes) (Opened, error) {
-	value, err := p.unseal(ctx, s, auth)
-	if err != nil {
-		return Opened{}, err
-	}
-	defer value.Wipe()
-	return Opened{Passphrase: encode(value)}, nil
+	return s, nil
 }
 
 // imageKey is the key that the boot image brings along.

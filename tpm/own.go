@@ -89,36 +89,25 @@ func (p *Provider) ownPIN(ctx context.Context, stretch token.OwnPIN) (pinKey, er
 	return ownPIN(ctx, pin, stretch)
 }
 
-// openOwn opens one of our own tokens.
-func (p *Provider) openOwn(ctx context.Context, req keys.Request, raw json.RawMessage) (Opened, error) {
+// readOwn reads one of our own tokens.
+func (p *Provider) readOwn(raw json.RawMessage) (content, error) {
 	t, err := token.ReadOwn(raw)
 	if err != nil {
-		return Opened{}, fail(Damaged, err, "the token cannot be read")
+		return content{}, fail(Damaged, err, "the token cannot be read")
 	}
-	s, err := p.readOwn(t)
-	if err != nil {
-		return Opened{}, err
-	}
-	var pin pinKey
-	if t.Policy.PIN != nil {
-		if err := p.worthAsking(ctx, s); err != nil {
-			return Opened{}, err
+	c := content{envelope: t.Envelope}
+	if pin := t.Policy.PIN; pin != nil {
+		if err := checkPIN(*pin); err != nil {
+			return content{}, err
 		}
-		if pin, err = p.ownPIN(ctx, *t.Policy.PIN); err != nil {
-			return Opened{}, err
-		}
-		defer pin.wipe()
+		c.stretch = func(ctx context.Context) (pinKey, error) { return p.ownPIN(ctx, *pin) }
 	}
-	kek, err := p.unseal(ctx, s, pin.auth)
-	if err != nil {
-		return Opened{}, err
-	}
-	defer kek.Wipe()
-	return openEnvelope(kek, pin.envelope, bound(req, s.digest), t.Envelope)
+	c.sealed, err = p.sealedOwn(t)
+	return c, err
 }
 
-// readOwn takes from a token what unsealing needs.
-func (p *Provider) readOwn(t token.Own) (sealed, error) {
+// sealedOwn takes from a token what unsealing needs.
+func (p *Provider) sealedOwn(t token.Own) (sealed, error) {
 	s := sealed{object: t.Sealed, template: t.Parent.Template, ek: t.EK, prefixes: t.Policy.PCRs}
 	if s.prefixes == nil {
 		s.prefixes = map[int][]byte{}
@@ -141,8 +130,8 @@ func (p *Provider) readOwn(t token.Own) (sealed, error) {
 	for pcr := range t.Policy.PCRs {
 		c.pcrs = append(c.pcrs, pcr)
 	}
-	if c.latch && !slices.Contains(c.pcrs, latchPCR) {
-		c.pcrs = append(c.pcrs, latchPCR)
+	if c.latch && !slices.Contains(c.pcrs, LatchPCR) {
+		c.pcrs = append(c.pcrs, LatchPCR)
 	}
 	slices.Sort(c.pcrs)
 	s.conditions = c

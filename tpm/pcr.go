@@ -13,8 +13,9 @@ import (
 	"github.com/cryptctl/cryptctl/tpm/pcr"
 )
 
-// latchPCR is zero until the latch closes, or until systemd measures volumes.
-const latchPCR = 15
+// LatchPCR is the register of the latch: zero until it closes, or until systemd
+// measures volumes.
+const LatchPCR = 15
 
 // PCRs are values of registers of one bank.
 type PCRs map[int][]byte
@@ -33,6 +34,9 @@ func selection(bank tpm2.TPMIAlgHash, pcrs []int) tpm2.TPMLPCRSelection {
 	return tpm2.TPMLPCRSelection{PCRSelections: []tpm2.TPMSPCRSelection{{Hash: bank, PCRSelect: tpm2.PCClientCompatible.PCRs(which...)}}}
 }
 
+// errNoBank: the TPM does not have a bank of registers, or it is switched off.
+var errNoBank = errors.New("no values of the PCRs")
+
 // readPCRs reads registers, of which a TPM gives at most eight in one answer.
 func readPCRs(l *link, bankName string, pcrs []int) (PCRs, error) {
 	bank, size, err := bankOf(bankName)
@@ -42,12 +46,18 @@ func readPCRs(l *link, bankName string, pcrs []int) (PCRs, error) {
 	values := PCRs{}
 	for missing := slices.Clone(pcrs); len(missing) > 0; {
 		rsp, err := tpm2.PCRRead{PCRSelectionIn: selection(bank, missing)}.Execute(l)
+		if errors.Is(err, tpm2.TPMRCHash) { // the algorithm is not known at all
+			return nil, fmt.Errorf("%w %v of bank %s, which the TPM does not have", errNoBank, missing, bankName)
+		}
 		if err != nil {
 			return nil, err
 		}
 		got, err := selected(rsp.PCRSelectionOut, bank)
-		if err != nil || len(got) != len(rsp.PCRValues.Digests) || len(got) == 0 {
-			return nil, fmt.Errorf("the TPM gives no values of the PCRs %v of bank %s; it is switched off in the firmware, or has no such PCRs", missing, bankName)
+		switch given := len(rsp.PCRValues.Digests); {
+		case err == nil && len(got) == 0 && given == 0:
+			return nil, fmt.Errorf("%w %v of bank %s; it is switched off in the firmware, or has no such PCRs", errNoBank, missing, bankName)
+		case err != nil || len(got) != given:
+			return nil, fmt.Errorf("the TPM gives %d values of other PCRs than %v of bank %s", given, missing, bankName)
 		}
 		for i, index := range got {
 			value := rsp.PCRValues.Digests[i].Buffer
@@ -61,8 +71,11 @@ func readPCRs(l *link, bankName string, pcrs []int) (PCRs, error) {
 	return values, nil
 }
 
-// selected lists the PCRs of a selection, which must be of one bank.
+// selected lists the PCRs of a selection, which must be of one bank, or empty.
 func selected(s tpm2.TPMLPCRSelection, bank tpm2.TPMIAlgHash) ([]int, error) {
+	if len(s.PCRSelections) == 0 {
+		return nil, nil
+	}
 	if len(s.PCRSelections) != 1 || s.PCRSelections[0].Hash != bank {
 		return nil, errors.New("another bank")
 	}
@@ -100,6 +113,9 @@ func (p PCRs) digest() []byte {
 	return h.Sum(nil)
 }
 
+// Unused reports whether a register is there, and nothing was measured into it.
+func (p PCRs) Unused(index int) bool { return len(p[index]) > 0 && unused(p[index]) }
+
 // unused reports whether a value shows that nothing was measured: zeros, or ones
 // as they stand in registers that only a dynamic launch sets.
 func unused(value []byte) bool {
@@ -111,8 +127,9 @@ func unused(value []byte) bool {
 const latchEvent = "cryptctl: volumes are open"
 
 // Latch extends PCR 15, so that a policy with [Policy.Latch] is not fulfilled
-// again before the next boot. It fails unless the register is seen to have
-// changed: whoever is about to hand control to someone else must not do so then.
+// again before the next boot. It fails unless the register is seen to get the
+// value that this gives: whoever is about to hand control to someone else must not
+// do so then. When someone else extends it at the same time, it is done once more.
 func (d *Device) Latch(ctx context.Context) error {
 	_, err := run(ctx, d, leave, idle, func(l *link) (nothing, error) {
 		return nothing{}, tpmFault(latch(l), "close the latch")
@@ -121,25 +138,41 @@ func (d *Device) Latch(ctx context.Context) error {
 }
 
 func latch(l *link) error {
-	before, err := readPCRs(l, bankSHA256, []int{latchPCR})
+	before, err := readLatch(l)
 	if err != nil {
 		return err
 	}
-	_, err = tpm2.PCREvent{
-		PCRHandle: tpm2.AuthHandle{Handle: latchPCR, Auth: tpm2.PasswordAuth(nil)},
+	for range rounds {
+		after, err := extendLatch(l)
+		if err != nil {
+			return err
+		}
+		event := sha256.Sum256([]byte(latchEvent))
+		want := sha256.Sum256(append(slices.Clone(before), event[:]...))
+		if slices.Equal(after, want[:]) {
+			return nil
+		}
+		if unused(after) || slices.Equal(after, before) {
+			break // nobody extended it
+		}
+		before = after
+	}
+	return fail(Faulty, nil, "PCR %d does not have the value that extending it gives", LatchPCR)
+}
+
+func readLatch(l *link) ([]byte, error) {
+	now, err := readPCRs(l, bankSHA256, []int{LatchPCR})
+	return now[LatchPCR], err
+}
+
+// extendLatch closes the latch, and returns the value of its register then.
+func extendLatch(l *link) ([]byte, error) {
+	_, err := tpm2.PCREvent{
+		PCRHandle: tpm2.AuthHandle{Handle: LatchPCR, Auth: tpm2.PasswordAuth(nil)},
 		EventData: tpm2.TPM2BEvent{Buffer: []byte(latchEvent)},
 	}.Execute(l)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	after, err := readPCRs(l, bankSHA256, []int{latchPCR})
-	if err != nil {
-		return err
-	}
-	event := sha256.Sum256([]byte(latchEvent))
-	want := sha256.Sum256(append(slices.Clone(before[latchPCR]), event[:]...))
-	if !slices.Equal(after[latchPCR], want[:]) {
-		return fail(Faulty, nil, "PCR %d does not have the value that extending it gives", latchPCR)
-	}
-	return nil
+	return readLatch(l)
 }

@@ -81,3 +81,30 @@ func TestLatch(t *testing.T) {
 		t.Errorf("a latch that did not close: %v", err)
 	}
 }
+
+// TestLatchAtOnce: somebody else extends the register between reading and
+// extending it. That closes the latch as well, and ours is done once more; whoever
+// does it for ever ends in an error.
+func TestLatchAtOnce(t *testing.T) {
+	t.Parallel()
+	for times, reason := range map[int]tpm.Reason{1: "", 3: "", 1 << 30: tpm.Faulty} {
+		m := tpmtest.Start(t)
+		events := 0
+		busy := &tpmtest.Liar{TPM: m, Answer: func(_ int, command []byte, honest func() ([]byte, error)) ([]byte, error) {
+			if tpmtest.Code(command) == tpm2.TPMCCPCREvent {
+				if events++; events <= times {
+					tpmtest.Extend(t, m, 15, "a volume, by systemd")
+				}
+			}
+			return honest()
+		}}
+		err := tpm.NewDevice(busy.Open).Latch(t.Context())
+		if tpm.ReasonOf(err) != reason || (err == nil) != (reason == "") || err == nil && events != times+1 {
+			t.Errorf("extended %d times by somebody else, %d times by us: %v", times, events, err)
+		}
+		now, err := tpm.NewDevice(m.Open).ReadPCRs(t.Context(), "sha256", 15)
+		if err != nil || bytes.Equal(now[15], make([]byte, 32)) {
+			t.Errorf("the latch is open: %v", err)
+		}
+	}
+}

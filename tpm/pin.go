@@ -2,7 +2,6 @@ package tpm
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
 
@@ -31,7 +30,16 @@ func pinCost() kdf.Cost {
 
 // pinLimits is what a token may make us spend.
 func pinLimits() kdf.Limits {
-	return kdf.Limits{MaxMemoryKiB: 1 << 20, MaxWorkKiB: 16 << 20}
+	return kdf.Limits{MaxMemoryKiB: 256 << 10, MaxWorkKiB: 16 << 20}
+}
+
+// checkPIN refuses parameters that make a PIN cheaper to guess than ours do: who
+// changes a token could otherwise have it tried for next to nothing.
+func checkPIN(p token.OwnPIN) error {
+	if least := pinCost(); p.Time < least.Time || p.MemoryKiB < least.MemoryKiB {
+		return fail(Damaged, nil, "the token has the PIN stretched with %d passes over %d KiB, and less than %d over %d is never written; restore the header, or use another key", p.Time, p.MemoryKiB, least.Time, least.MemoryKiB)
+	}
+	return nil
 }
 
 // newPIN makes the parameters of a PIN that is sealed now.
@@ -42,6 +50,9 @@ func newPIN() *token.OwnPIN {
 
 // ownPIN stretches a PIN for our own token.
 func ownPIN(ctx context.Context, pin *secret.Bytes, p token.OwnPIN) (pinKey, error) {
+	if err := checkPIN(p); err != nil {
+		return pinKey{}, err
+	}
 	cost := pinCost()
 	cost.Time, cost.MemoryKiB = p.Time, p.MemoryKiB
 	out, err := kdf.Params{Cost: cost, Salt: p.Salt}.Derive(ctx, pin, 2*pinSize, pinLimits())
@@ -60,22 +71,18 @@ const systemdRounds = 10000
 
 // systemdPIN gives the auth value of a PIN as systemd makes it: PBKDF2 where the
 // token has a salt, its base64, SHA-256 of that.
-func systemdPIN(ctx context.Context, pin *secret.Bytes, salt []byte) (pinKey, error) {
+func systemdPIN(pin *secret.Bytes, salt []byte) pinKey {
 	text := pin.Clone()
 	defer func() { text.Wipe() }()
 	if len(salt) > 0 {
-		cost := kdf.Cost{Kind: kdf.PBKDF2, Hash: "sha256", Iterations: systemdRounds}
-		out, err := kdf.Params{Cost: cost, Salt: salt}.Derive(ctx, pin, sha256.Size, pinLimits())
-		if err != nil {
-			return pinKey{}, fail(Faulty, err, "stretch the PIN")
-		}
+		out := pbkdf2(pin, salt, systemdRounds)
 		text.Wipe()
 		text = encode(out)
 		out.Wipe()
 	}
-	sum := sha256.Sum256(text.Bytes())
+	sum := sumSecret(text)
 	defer clear(sum[:])
-	return pinKey{auth: secret.Copy(trimZeros(sum[:]))}, nil
+	return pinKey{auth: secret.Copy(trimZeros(sum[:]))}
 }
 
 // encode gives the base64 of a secret.

@@ -27,11 +27,17 @@ type Policy struct {
 	Latch bool
 	// PIN asks for the PIN. The TPM counts wrong ones and locks itself.
 	PIN bool
-	// AllowWeak permits a policy without a literal PCR and without a PIN. Any
-	// system that runs on the machine can fulfil it: PCR 11 is zero until a boot
-	// loader extends it, and the values to extend are public.
+	// AllowWeak permits a policy that neither a PIN nor one of the PCRs 4, 7, 17 and
+	// 18 guards. Any system that runs on the machine can fulfil it: the others are
+	// about the machine and not about what it boots, or are zero until a boot loader
+	// extends them, with values that are public.
 	AllowWeak bool
 }
+
+// guards reports whether a literal PCR tells what was booted: firmware measures
+// the boot loader into 4 and whose loaders it starts into 7, before they run; a
+// dynamic launch measures into 17 and 18, and nobody else can.
+func guards(index int) bool { return index == 4 || index == 7 || index == 17 || index == 18 }
 
 // signedPCRs are the PCRs of a signed policy.
 func signedPCRs() []int { return []int{11} }
@@ -48,19 +54,27 @@ func (p Policy) check() (Policy, error) {
 			return p, fail(Refused, nil, "there is no PCR %d; a TPM has 0 to %d", index, pcr.Count-1)
 		case index == 11:
 			return p, fail(Refused, nil, "PCR 11 changes with every kernel and during the boot; use a signed policy for it")
-		case index == latchPCR:
+		case index == LatchPCR:
 			return p, fail(Refused, nil, "PCR 15 changes when volumes are opened; use the latch, which wants it to be zero")
 		case index == 16 || index == 23:
 			return p, fail(Refused, nil, "PCR %d can be reset by any program, so it says nothing", index)
 		}
 	}
-	if len(p.PCRs) == 0 && !p.PIN && !p.AllowWeak {
-		if p.Signed {
-			return p, fail(Refused, nil, "a signed PCR 11 alone protects nothing: any system can extend PCR 11 to the signed value; add PCR 7, or a PIN")
-		}
-		return p, fail(Refused, nil, "the key would be given to any system that runs on this machine; add PCR 7, or a PIN")
+	if p.PIN || p.AllowWeak || slices.ContainsFunc(p.PCRs, guards) {
+		return p, nil
 	}
-	return p, nil
+	return p, p.weak()
+}
+
+// weak says why a policy that nothing guards protects nothing.
+func (p Policy) weak() error {
+	switch {
+	case len(p.PCRs) > 0:
+		return fail(Refused, nil, "the PCRs %v protect nothing: other systems find them as they are, or can extend them to the same values; add PCR 7, or a PIN", p.PCRs)
+	case p.Signed:
+		return fail(Refused, nil, "a signed PCR 11 alone protects nothing: any system can extend PCR 11 to the signed value; add PCR 7, or a PIN")
+	}
+	return fail(Refused, nil, "the key would be given to any system that runs on this machine; add PCR 7, or a PIN")
 }
 
 // conditions is a policy as it is computed and run, of any format: the signature
@@ -81,7 +95,7 @@ func (c conditions) literal(now PCRs) PCRs {
 	want := PCRs{}
 	for _, pcr := range c.pcrs {
 		want[pcr] = now[pcr]
-		if c.latch && pcr == latchPCR {
+		if c.latch && pcr == LatchPCR {
 			want[pcr] = make([]byte, len(now[pcr]))
 		}
 	}
@@ -109,8 +123,7 @@ func (c conditions) digest(literal PCRs) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		// PolicyAuthorize starts from zero, whatever came before (23.16).
-		calc.Reset()
+		// First: in a TPM it starts from zero, whatever came before (23.16).
 		if err := (tpm2.PolicyAuthorize{KeySign: *name}).Update(calc); err != nil {
 			return nil, err
 		}
@@ -138,11 +151,15 @@ func policyPCR(bank tpm2.TPMIAlgHash, pcrs []int, values PCRs) tpm2.PolicyPCR {
 
 // approved is the policy that a signature is about: the PCRs alone.
 func (c conditions) approved(now PCRs) ([]byte, error) {
-	values := PCRs{}
-	for _, pcr := range c.signed {
-		values[pcr] = now[pcr]
+	bank, err := pcr.BankByName(c.bank)
+	if err != nil {
+		return nil, err
 	}
-	return conditions{bank: c.bank, pcrs: c.signed}.digest(values)
+	values := PCRs{}
+	for _, index := range c.signed {
+		values[index] = now[index]
+	}
+	return pcr.Policy(bank, values)
 }
 
 // errMoved: PCRs changed between reading and using them, as other programs may

@@ -80,17 +80,10 @@ func New(opts Options) (*Provider, error) {
 	if opts.Policy, err = opts.Policy.check(); err != nil {
 		return nil, err
 	}
-	p := opts.Policy
-	switch opts.Format {
-	case Own, Systemd:
-	case Talos:
-		if !p.Signed || p.PIN || p.Latch {
-			return nil, fail(Refused, nil, "tokens of Talos have a signed policy, and neither a PIN nor a latch")
-		}
-	default:
-		return nil, fail(Refused, nil, "there is no token format %q; use %s, %s or %s", opts.Format, Own, Talos, Systemd)
+	if err := opts.Format.holds(opts.Policy); err != nil {
+		return nil, err
 	}
-	if p.PIN && opts.PIN == nil {
+	if opts.Policy.PIN && opts.PIN == nil {
 		return nil, fail(PINMissing, nil, "the policy has a PIN, and there is nobody to ask for it")
 	}
 	made := &Provider{opts: opts, format: format}
@@ -100,6 +93,25 @@ func New(opts Options) (*Provider, error) {
 		}
 	}
 	return made, nil
+}
+
+// holds refuses a policy that tokens of a format cannot have.
+func (f Format) holds(p Policy) error {
+	switch f {
+	case Own:
+		return nil
+	case Systemd:
+		if p.Latch {
+			return fail(Refused, nil, "tokens of systemd have no latch")
+		}
+		return nil
+	case Talos:
+		if !p.Signed || p.PIN || p.Latch {
+			return fail(Refused, nil, "tokens of Talos have a signed policy, and neither a PIN nor a latch")
+		}
+		return nil
+	}
+	return fail(Refused, nil, "there is no token format %q; use %s, %s or %s", f, Own, Talos, Systemd)
 }
 
 // Enroll implements [keys.Provider]: it seals 32 random bytes to the state that
@@ -128,20 +140,29 @@ func (p *Provider) RecoverFor(ctx context.Context, req keys.Request, raw json.Ra
 
 // Open is Recover, with all that the token holds.
 func (p *Provider) Open(ctx context.Context, req keys.Request, raw json.RawMessage) (Opened, error) {
-	switch typ := token.TypeOf(raw); typ {
-	case token.TypeOwn:
-		return p.openOwn(ctx, req, raw)
-	case token.TypeTalos:
-		s, err := p.readTalos(raw)
-		if err != nil {
+	c, err := p.read(raw)
+	if err != nil {
+		return Opened{}, err
+	}
+	var pin pinKey
+	if c.stretch != nil {
+		if err := p.worthAsking(ctx, c.sealed); err != nil {
 			return Opened{}, err
 		}
-		return p.openPlain(ctx, s, nil)
-	case token.TypeSystemd:
-		return p.openSystemd(ctx, raw)
-	default:
-		return Opened{}, fail(Damaged, nil, "the token's type is %q, which is none of a TPM's", typ)
+		if pin, err = c.stretch(ctx); err != nil {
+			return Opened{}, err
+		}
+		defer pin.wipe()
 	}
+	value, err := p.unseal(ctx, c.sealed, pin.auth)
+	if err != nil {
+		return Opened{}, err
+	}
+	defer value.Wipe()
+	if c.envelope == nil {
+		return Opened{Passphrase: encode(value)}, nil
+	}
+	return openEnvelope(value, pin.envelope, bound(req, c.digest), c.envelope)
 }
 
 // boot reads the boot image's signatures, for a policy that has some.

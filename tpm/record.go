@@ -1,6 +1,7 @@
 package tpm
 
 import (
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -46,6 +47,38 @@ func (p *Provider) record(values PCRs) []byte {
 		return nil
 	}
 	return packed
+}
+
+// Accounted is nil when the event log gives the PCRs of the policy the values that
+// they have: nothing was extended that no boot extends. Whoever seals without
+// being asked looks at it first, since a key that is bound to such a value is lost
+// with the next boot, or is what somebody wants. A TPM without a log of its own is
+// not looked at.
+func (p *Provider) Accounted(ctx context.Context) error {
+	if p.opts.EventLog == nil || len(p.opts.Policy.PCRs) == 0 {
+		return nil
+	}
+	log, err := p.opts.EventLog()
+	if err != nil {
+		return fmt.Errorf("the event log, which says what the PCRs should be: %w", err)
+	}
+	if log == nil {
+		return nil
+	}
+	values, err := p.opts.Device.ReadPCRs(ctx, bankSHA256, p.opts.Policy.PCRs...)
+	if err != nil {
+		return err
+	}
+	verdicts, err := log.Compare(pcr.SHA256, values)
+	if err != nil {
+		return fmt.Errorf("the event log, which says what the PCRs should be: %w", err)
+	}
+	for i := range verdicts {
+		if v := &verdicts[i]; !v.Accounted() {
+			return fmt.Errorf("the event log does not account for PCR %d%s: something extended it that is no part of the boot", v.PCR, pcrMeaning(v.PCR))
+		}
+	}
+	return nil
 }
 
 // RecordOf returns the record that a token keeps of the events behind its PCRs, for

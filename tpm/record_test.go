@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"strconv"
 	"strings"
 	"testing"
@@ -84,6 +85,34 @@ func TestRecordOf(t *testing.T) {
 	want := `PCR 7 (Secure Boot state and keys): action "Secure Boot is off" is new; action "Secure Boot is on" is gone`
 	if err != nil || len(movements) != 1 || movements[0].String() != want {
 		t.Errorf("%v, %v; want %s", movements, err, want)
+	}
+}
+
+// TestAccounted: a register that something extended which is no part of the boot.
+func TestAccounted(t *testing.T) {
+	t.Parallel()
+	m := tpmtest.Start(t)
+	log := firmware(t, m, map[int][]string{0: {"firmware 1.0"}, 7: {"Secure Boot is on"}})
+	opts := tpm.Options{Policy: tpm.Policy{PCRs: []int{7, 0}}, EventLog: logOf(log)}
+	if err := newProvider(t, m.Open, opts).Accounted(t.Context()); err != nil {
+		t.Errorf("as it booted: %v", err)
+	}
+	tpmtest.Extend(t, m, 7, "not in the log")
+	if err := newProvider(t, m.Open, opts).Accounted(t.Context()); err == nil || !strings.Contains(err.Error(), "does not account for PCR 7") {
+		t.Errorf("PCR 7 was extended: %v", err)
+	}
+	for name, o := range map[string]tpm.Options{
+		"other PCRs": {Policy: tpm.Policy{PCRs: []int{0}, AllowWeak: true}, EventLog: logOf(log)},
+		"no PCRs":    {Policy: tpm.Policy{AllowWeak: true}, EventLog: logOf(log)},
+		"no log":     {Policy: tpm.Policy{PCRs: []int{7}}},
+	} {
+		if err := newProvider(t, m.Open, o).Accounted(t.Context()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	opts.EventLog = func() (*eventlog.Log, error) { return nil, fs.ErrPermission }
+	if err := newProvider(t, m.Open, opts).Accounted(t.Context()); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("a log that cannot be read: %v", err)
 	}
 }
 

@@ -37,7 +37,7 @@ func seal(l *link, p plan) (sealed, error) {
 		s.conditions.key, s.conditions.signed = key, signedPCRs()
 	}
 	if p.policy.Latch {
-		s.conditions.latch, s.conditions.pcrs = true, append(slices.Clone(p.policy.PCRs), latchPCR)
+		s.conditions.latch, s.conditions.pcrs = true, append(slices.Clone(p.policy.PCRs), LatchPCR)
 		slices.Sort(s.conditions.pcrs)
 	}
 	now, err := readPCRs(l, bankSHA256, s.conditions.reads())
@@ -67,7 +67,7 @@ func seal(l *link, p plan) (sealed, error) {
 func (c conditions) usable(now PCRs) error {
 	for pcr, value := range now {
 		switch {
-		case c.latch && pcr == latchPCR:
+		case c.latch && pcr == LatchPCR:
 			if !unused(value) {
 				return latched("the key cannot be sealed, since it could not be shown to unseal; seal again after the next boot, before the latch closes")
 			}

@@ -1,7 +1,6 @@
 package tpm
 
 import (
-	"crypto"
 	"crypto/aes"
 	"crypto/hmac"
 	"crypto/rand"
@@ -9,7 +8,6 @@ import (
 	"crypto/subtle"
 	"encoding/binary"
 	"errors"
-	"slices"
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
@@ -99,7 +97,7 @@ func startPolicy(l *link, parent storageKey, auth *secret.Bytes) (*policySession
 	if err := ofKind(s.handle, tpm2.TPMHTPolicySession); err != nil {
 		return nil, nil, err
 	}
-	s.key = tpm2.KDFa(crypto.SHA256, salt, "ATH", s.fromTPM, s.caller, 8*sha256.Size)
+	s.key = kdfa(salt, "ATH", s.fromTPM, s.caller, sha256.Size)
 	clear(salt)
 	return s, func() { l.flush(s.handle); clear(s.key); s.answer.Wipe() }, nil
 }
@@ -110,7 +108,9 @@ func attributes() tpm2.TPMASession { return tpm2.TPMASession{ContinueSession: tr
 // value is the key of MACs and of encryption (Part 1, 19.6.5 and 21.2). TPMs keep
 // auth values without the zeros at their end.
 func (s *policySession) value() []byte {
-	return append(slices.Clone(s.key), trimZeros(s.auth.Bytes())...)
+	auth := trimZeros(s.auth.Bytes())
+	value := make([]byte, 0, len(s.key)+len(auth)) // so that it is not moved, and left behind
+	return append(append(value, s.key...), auth...)
 }
 
 func trimZeros(auth []byte) []byte {
@@ -127,11 +127,11 @@ func (s *policySession) mac(newer, older []byte, attrs tpm2.TPMASession, add []b
 	}
 	key := s.value()
 	defer clear(key)
-	m := hmac.New(sha256.New, key)
-	for _, p := range [][]byte{h.Sum(nil), newer, older, add, tpm2.Marshal(attrs)} {
-		m.Write(p)
-	}
-	return m.Sum(nil)
+	m := newMAC(key)
+	defer m.wipe()
+	var sum [sha256.Size]byte
+	m.sum(&sum, h.Sum(nil), newer, older, add, tpm2.Marshal(attrs))
+	return sum[:]
 }
 
 // Authorize implements [tpm2.Session].
@@ -167,7 +167,7 @@ func (s *policySession) Validate(rc tpm2.TPMRC, cc tpm2.TPMCC, parms []byte, _ [
 func (s *policySession) Decrypt(parameter []byte) error {
 	value := s.value()
 	defer clear(value)
-	keyIV := tpm2.KDFa(crypto.SHA256, value, "CFB", s.fromTPM, s.caller, aesBits+8*aes.BlockSize)
+	keyIV := kdfa(value, "CFB", s.fromTPM, s.caller, aesBits/8+aes.BlockSize)
 	defer clear(keyIV)
 	block, err := aes.NewCipher(keyIV[:aesBits/8])
 	if err != nil {

@@ -60,8 +60,15 @@ func persistent(l *link) (storageKey, error) {
 	if err != nil {
 		return storageKey{}, err
 	}
-	return newStorageKey(srkHandle, templatePersistent, &rsp.OutPublic, func() {})
+	k, err := newStorageKey(srkHandle, templatePersistent, &rsp.OutPublic, func() {})
+	if err != nil {
+		return k, unfitError{err}
+	}
+	return k, nil
 }
+
+// unfitError: there is something at the usual handle, and it is no storage root key.
+type unfitError struct{ error }
 
 // createPrimary makes a key from a template, in the hierarchy of the owner.
 func createPrimary(l *link, t template) (storageKey, error) {
@@ -108,10 +115,12 @@ func isStorage(p tpm2.TPMTPublic) error {
 
 // findStorageKey returns the key that a token pins by its Name: the persistent
 // one if it is that, else it is made again, from the template recorded if there
-// is one. A Name that no key has is an error without a reason: see diagnose.
+// is one. A Name that no key has is errNoKey: see diagnose. It is given only when
+// the TPM showed all keys that it has.
 func findStorageKey(l *link, name []byte, recorded string) (storageKey, error) {
-	if k, err := persistent(l); err == nil && bytes.Equal(k.name.Buffer, name) {
-		return k, nil
+	kept, hidden := persistent(l)
+	if hidden == nil && bytes.Equal(kept.name.Buffer, name) {
+		return kept, nil
 	} else if l.ctx.Err() != nil {
 		return storageKey{}, l.ctx.Err()
 	}
@@ -122,10 +131,12 @@ func findStorageKey(l *link, name []byte, recorded string) (storageKey, error) {
 	for _, t := range all {
 		k, err := createPrimary(l, t)
 		switch {
+		case unsupported(err):
+			continue
 		case ownerLocked(err):
 			return storageKey{}, fail(Faulty, err, "the owner hierarchy has a password, so the storage root key cannot be made again; keep it at %#x", uint32(srkHandle))
-		case isCode(err) && !temporary(err):
-			continue // an algorithm that this TPM does not have
+		case switchedOff(err):
+			return storageKey{}, ownerOff(err)
 		case err != nil:
 			return storageKey{}, err
 		case bytes.Equal(k.name.Buffer, name):
@@ -135,6 +146,9 @@ func findStorageKey(l *link, name []byte, recorded string) (storageKey, error) {
 		if t.name == recorded {
 			break // it is this one, and the TPM makes another key of it
 		}
+	}
+	if hidden != nil && !errors.Is(hidden, tpm2.TPMRCHandle) && !errors.As(hidden, new(unfitError)) {
+		return storageKey{}, hidden // it may be that one
 	}
 	return storageKey{}, errNoKey
 }
@@ -149,15 +163,29 @@ func rank(t template, recorded string) int {
 	return 1
 }
 
-// ownerLocked: the owner hierarchy has a password.
+// ownerLocked: the hierarchy, or the key, has a password.
 func ownerLocked(err error) bool {
 	return errors.Is(err, tpm2.TPMRCBadAuth) || errors.Is(err, tpm2.TPMRCAuthFail)
 }
 
-// isCode: the TPM understood and refused.
-func isCode(err error) bool {
-	var code tpm2.TPMRC
-	return errors.As(err, &code)
+// switchedOff: the firmware switched a hierarchy off, for this boot.
+func switchedOff(err error) bool { return errors.Is(err, tpm2.TPMRCHierarchy) }
+
+func ownerOff(err error) error {
+	return fail(Faulty, err, "the owner's keys are switched off in the firmware, and what is sealed under them cannot be reached; switch the TPM, or its storage hierarchy, on in the firmware's setup")
+}
+
+// isOneOf: the TPM answered with one of these errors.
+func isOneOf(err error, codes ...tpm2.TPMRC) bool {
+	return slices.ContainsFunc(codes, func(c tpm2.TPMRC) bool { return errors.Is(err, c) })
+}
+
+// unsupported: the TPM does not have the algorithm, or the size, that a template
+// asks for (TPM 2.0 Part 3, 24.1; what it does not know it cannot unmarshal: Part
+// 2). All other errors tell nothing of which keys it has.
+func unsupported(err error) bool {
+	return isOneOf(err, tpm2.TPMRCValue, tpm2.TPMRCCurve, tpm2.TPMRCKeySize, tpm2.TPMRCAsymmetric, tpm2.TPMRCSymmetric,
+		tpm2.TPMRCType, tpm2.TPMRCScheme, tpm2.TPMRCHash, tpm2.TPMRCCommandCode)
 }
 
 // sealingKey returns the key for a new seal: of the first template that the TPM
@@ -170,29 +198,45 @@ func sealingKey(l *link, names ...string) (storageKey, error) {
 		if err == nil {
 			return k, nil
 		}
-		refused = err
-		if ownerLocked(err) {
-			if k, err := persistent(l); err == nil {
-				return k, nil
-			}
-			return storageKey{}, fail(Faulty, refused, "the owner hierarchy has a password, and there is no storage root key at %#x; make one there", uint32(srkHandle))
+		switch refused = err; {
+		case ownerLocked(err):
+			return keptKey(l, err)
+		case switchedOff(err):
+			return storageKey{}, ownerOff(err)
 		}
-		if !isCode(err) {
+		if !unsupported(err) {
 			break
 		}
 	}
 	return storageKey{}, tpmFault(refused, "make a storage root key")
 }
 
+// keptKey is the persistent key, where the owner's password keeps us from making
+// one.
+func keptKey(l *link, locked error) (storageKey, error) {
+	const then = "keep one there (tpm2_createprimary -C o, tpm2_evictcontrol), or remove the password (tpm2_changeauth -c o)"
+	k, err := persistent(l)
+	switch {
+	case errors.Is(err, tpm2.TPMRCHandle):
+		return k, fail(Faulty, locked, "the owner hierarchy has a password, and there is no storage root key at %#x; %s", uint32(srkHandle), then)
+	case errors.As(err, new(unfitError)):
+		return k, fail(Faulty, err, "the owner hierarchy has a password, and what is kept at %#x is no storage root key of use; %s", uint32(srkHandle), then)
+	}
+	return k, tpmFault(err, "show its storage root key")
+}
+
 // endorsement returns the Name of the endorsement key, which clearing the TPM
-// does not change; none where the endorsement hierarchy is not ours to use.
+// does not change; none where the endorsement hierarchy has a password, or is
+// switched off.
 func endorsement(l *link) ([]byte, error) {
 	for _, t := range []tpm2.TPMTPublic{tpm2.ECCEKTemplate, tpm2.RSAEKTemplate} {
 		rsp, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHEndorsement, InPublic: tpm2.New2B(t)}.Execute(l)
-		if err != nil {
-			if isCode(err) {
-				continue
-			}
+		switch {
+		case unsupported(err):
+			continue
+		case ownerLocked(err) || switchedOff(err):
+			return nil, nil
+		case err != nil:
 			return nil, err
 		}
 		if err := ofKind(rsp.ObjectHandle, tpm2.TPMHTTransient); err != nil {
@@ -221,6 +265,8 @@ func diagnose(l *link, ek []byte) error {
 	switch {
 	case err != nil:
 		return tpmFault(err, "make its endorsement key")
+	case now == nil:
+		return fail(OtherTPM, nil, "the storage root key is another one; whether the TPM was cleared or is another cannot be told, since its endorsement key is switched off or has a password; open the volume with another key and seal again")
 	case bytes.Equal(now, ek):
 		return fail(Cleared, nil, "the TPM is the one that sealed the key, and was cleared since: all that it sealed is gone; open the volume with another key and seal again")
 	}

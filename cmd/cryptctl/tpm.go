@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -27,8 +26,9 @@ func tpmCommand() *cobra.Command {
 		tpmSealCommand(), tpmUnsealCommand(), tpmLatchCommand())
 }
 
-// tpmWait is how long a command waits for a TPM: some take 20 seconds to make one
-// key, and a boot must not hang on a dead one.
+// tpmWait is how long a command waits for an answer of a TPM, and not for a person
+// who types a PIN: some take 20 seconds to make one key, and a boot must not hang on
+// a dead one.
 const tpmWait = 2 * time.Minute
 
 // tpmTarget is the TPM that a command is about.
@@ -38,33 +38,23 @@ func (t *tpmTarget) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&t.spec, "tpm", "", "the `TPM`: a device, or swtpm:SOCKET for a software TPM (default: the machine's)")
 }
 
-// dial names the TPM; nothing is opened yet.
+// dial names the TPM, which may not be too slow; nothing is opened yet.
 func (t *tpmTarget) dial() (*tpm.Device, error) {
 	d, err := tpm.Dial(t.spec)
 	if err != nil {
 		return nil, usageError("--tpm: %w", err)
 	}
+	d.Limit = tpmWait
 	return d, nil
-}
-
-// open returns the TPM, and a context that ends when it is too slow.
-func (t *tpmTarget) open(cmd *cobra.Command) (context.Context, context.CancelFunc, *tpm.Device, error) {
-	d, err := t.dial()
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), tpmWait)
-	return ctx, cancel, d, nil
 }
 
 // gather finds out all there is to know. Of the machine nothing is asked when the
 // TPM is another; an event log can be given.
 func (t *tpmTarget) gather(cmd *cobra.Command, log string) (doctor.Facts, error) {
-	ctx, cancel, d, err := t.open(cmd)
+	d, err := t.dial()
 	if err != nil {
 		return doctor.Facts{}, err
 	}
-	defer cancel()
 	from := doctor.Sources{}
 	if tpm.IsMachine(t.spec) {
 		from = doctor.Machine()
@@ -72,7 +62,7 @@ func (t *tpmTarget) gather(cmd *cobra.Command, log string) (doctor.Facts, error)
 	if log != "" {
 		from.EventLog = log
 	}
-	return doctor.Gather(ctx, d, from), cmd.Context().Err()
+	return doctor.Gather(cmd.Context(), d, from), cmd.Context().Err()
 }
 
 // eventLogFlag adds --event-log.
@@ -120,6 +110,7 @@ type tpmStatus struct {
 	Banks        []string    `json:"banks"`
 	Failures     int         `json:"wrongPINs"`
 	MaxTries     int         `json:"maxWrongPINs"`
+	Recovery     int         `json:"wrongPINForgottenAfterSeconds"`
 	LockedOut    bool        `json:"lockedOut"`
 	RootKey      string      `json:"storageRootKey"` // kept or none
 	Template     string      `json:"template"`       // of the storage root key; "" when it is not known
@@ -132,7 +123,7 @@ func newTPMStatus(f doctor.Facts) tpmStatus {
 	s := tpmStatus{
 		Kind: doctor.KindOf(f.Identity), Maker: doctor.MakerOf(f.Identity), Model: f.Identity.Model,
 		Firmware: f.Identity.Firmware, Revision: f.Identity.Revision, Banks: []string{},
-		Failures: f.PINs.Failures, MaxTries: f.PINs.MaxTries, LockedOut: f.PINs.LockedOut,
+		Failures: f.PINs.Failures, MaxTries: f.PINs.MaxTries, Recovery: f.PINs.Recovery, LockedOut: f.PINs.LockedOut,
 		RootKey: "none", Template: f.Root.Template, Certificates: orEmpty(f.Certificates), Latch: "unknown",
 	}
 	for _, b := range f.Banks {
@@ -163,7 +154,7 @@ func (s tpmStatus) write(out io.Writer) error {
 	if s.LockedOut {
 		locked = "; locked"
 	}
-	fmt.Fprintf(w, "wrong PINs\t%d of %d%s\n", s.Failures, s.MaxTries, locked)
+	fmt.Fprintf(w, "wrong PINs\t%d of %d; one is forgotten after %d s%s\n", s.Failures, s.MaxTries, s.Recovery, locked)
 	root := s.RootKey
 	if s.Template != "" {
 		root += ", " + s.Template
@@ -288,12 +279,11 @@ boot: the latch is open then.`,
 	}
 	t.flags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		ctx, cancel, d, err := t.open(cmd)
+		d, err := t.dial()
 		if err != nil {
 			return err
 		}
-		defer cancel()
-		if err := d.Latch(ctx); err != nil {
+		if err := d.Latch(cmd.Context()); err != nil {
 			return fmt.Errorf("the latch is not closed: %w", err)
 		}
 		fmt.Fprintln(cmd.OutOrStdout(), "the latch is closed")

@@ -32,22 +32,13 @@ func tpmPCRsCommand() *cobra.Command {
 		if _, err := pcr.BankByName(bank); err != nil {
 			return usageError("--bank: %w", err)
 		}
-		ctx, cancel, d, err := t.open(cmd)
+		d, err := t.dial()
 		if err != nil {
 			return err
 		}
-		defer cancel()
-		all := make([]int, pcr.Count)
-		for i := range all {
-			all[i] = i
-		}
-		values, err := d.ReadPCRs(ctx, bank, all...)
+		rows, err := pcrRows(cmd.Context(), d, bank)
 		if err != nil {
 			return err
-		}
-		rows := []pcrRow{}
-		for _, index := range slices.Sorted(maps.Keys(values)) {
-			rows = append(rows, pcrRow{index, bank, hex.EncodeToString(values[index]), eventlog.Purpose(index)})
 		}
 		if *asJSON {
 			return printJSON(cmd.OutOrStdout(), rows)
@@ -59,6 +50,23 @@ func tpmPCRsCommand() *cobra.Command {
 		return w.Flush()
 	}
 	return cmd
+}
+
+// pcrRows reads all registers of a bank.
+func pcrRows(ctx context.Context, d *tpm.Device, bank string) ([]pcrRow, error) {
+	all := make([]int, pcr.Count)
+	for i := range all {
+		all[i] = i
+	}
+	values, err := d.ReadPCRs(ctx, bank, all...)
+	if err != nil {
+		return nil, err
+	}
+	rows := []pcrRow{}
+	for _, index := range slices.Sorted(maps.Keys(values)) {
+		rows = append(rows, pcrRow{index, bank, hex.EncodeToString(values[index]), eventlog.Purpose(index)})
+	}
+	return rows, nil
 }
 
 // pcrRow is one register.
@@ -82,9 +90,18 @@ one, what is measured into those PCRs in this boot is listed. Both take the even
 For other tokens and PCRs --save writes a record of the present values and events
 while all is well, and --record compares it with what is now. A record holds no
 secret, but texts of boot loaders, such as command lines. That in a token is not
-authenticated: who writes the header can change it.`,
+authenticated: who writes the header can change it.
+
+Exit code 0: it is said, whether the TPM would give the key or not, and whether PCRs
+moved or not; --json says which. Exit code 1: it could not be found out.`,
 		Args: oneDevice,
 	}
+	e.flags(cmd)
+	cmd.RunE = e.run
+	return cmd
+}
+
+func (e *explainer) flags(cmd *cobra.Command) {
 	e.key.flags(cmd)
 	e.token.flags(cmd)
 	f := cmd.Flags()
@@ -94,33 +111,33 @@ authenticated: who writes the header can change it.`,
 	f.StringVar(&e.pcrs, "pcrs", "0,1,2,3,4,5,6,7,11,12,13,14", "`LIST` of PCRs to record")
 	f.StringVar(&e.bank, "bank", "sha256", "PCR `BANK` to record")
 	e.log = eventLogFlag(cmd)
-	asJSON := jsonFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, a []string) error {
-		ctx, cancel, d, err := e.key.open(cmd)
-		if err != nil {
-			return err
-		}
-		defer cancel()
-		var x explanation
-		switch {
-		case e.save != "" && (e.record != "" || e.token.jsonFile != "" || len(a) > 0), e.record != "" && (e.token.jsonFile != "" || len(a) > 0):
-			return usageError("give one of DEVICE, --json-file, --record and --save")
-		case e.save != "":
-			return e.write(ctx, cmd, d)
-		case e.record != "":
-			x, err = e.compare(ctx, cmd, d)
-		default:
-			x, err = e.check(ctx, cmd, d, a)
-		}
-		if err != nil {
-			return err
-		}
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), x)
-		}
-		return x.write(cmd.OutOrStdout())
+	e.asJSON = jsonFlag(cmd)
+}
+
+func (e *explainer) run(cmd *cobra.Command, a []string) error {
+	d, err := e.key.dial()
+	if err != nil {
+		return err
 	}
-	return cmd
+	ctx := cmd.Context()
+	var x explanation
+	switch byToken := e.token.jsonFile != "" || len(a) > 0; {
+	case e.save != "" && (e.record != "" || byToken), e.record != "" && byToken:
+		return usageError("give one of DEVICE, --json-file, --record and --save")
+	case e.save != "":
+		return e.write(ctx, cmd, d)
+	case e.record != "":
+		x, err = e.compare(ctx, cmd, d)
+	default:
+		x, err = e.check(ctx, cmd, d, a)
+	}
+	if err != nil {
+		return err
+	}
+	if *e.asJSON {
+		return printJSON(cmd.OutOrStdout(), x)
+	}
+	return x.write(cmd.OutOrStdout())
 }
 
 // explainer is what explain was told.
@@ -130,6 +147,7 @@ type explainer struct {
 	save, record string
 	pcrs, bank   string
 	log          *string
+	asJSON       *bool
 }
 
 // explanation is what explain says.

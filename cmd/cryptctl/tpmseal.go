@@ -119,8 +119,9 @@ out: volumes get their keys by format and sync. Without --key-file the secret is
 A token of cryptctl keeps a record of the events behind its PCRs, for explain, where
 the event log gives them the values that they have.
 
-A policy that protects nothing is refused, such as a signed PCR 11 alone, which any
-other system can extend to the signed value; --allow-weak does it all the same.`,
+A policy that protects nothing is refused: one with neither a PIN nor PCR 4, 7, 17
+or 18. The other PCRs are as they are for any system, or it can extend them to the
+same values, a signed PCR 11 too. --allow-weak does it all the same.`,
 		Args: args(),
 	}
 	s.flags(cmd)
@@ -147,16 +148,15 @@ func (s *sealing) seal(cmd *cobra.Command) (json.RawMessage, error) {
 		return nil, err
 	}
 	s.policy.PIN = s.pin.file != ""
-	ctx, cancel, d, err := s.open(cmd)
+	d, err := s.dial()
 	if err != nil {
 		return nil, err
 	}
-	defer cancel()
 	p, err := s.provider(d)
 	if err != nil {
 		return nil, err
 	}
-	token, err := sealInto(ctx, p, s.req, s.keyFile)
+	token, err := sealInto(cmd.Context(), p, s.req, s.keyFile)
 	if kept, _ := tpm.RecordOf(token); err == nil && kept == nil && *s.log != "" {
 		fmt.Fprintln(cmd.ErrOrStderr(), "note: the token keeps no record of events: there are no PCRs in its policy, the event log does not give their values, "+
 			"the record is too long, or the format has none")
@@ -274,22 +274,9 @@ that a node made wants --volume.`,
 	boundTo(cmd, &t.req)
 	reveal := cmd.Flags().Bool("reveal", false, "write the secret to stdout")
 	cmd.RunE = func(cmd *cobra.Command, a []string) error {
-		req, raw, err := t.read(cmd, a)
+		opened, err := s.unseal(cmd, &t, a)
 		if err != nil {
 			return err
-		}
-		ctx, cancel, d, err := s.open(cmd)
-		if err != nil {
-			return err
-		}
-		defer cancel()
-		p, err := s.opener(d)
-		if err != nil {
-			return err
-		}
-		opened, err := p.Open(ctx, req, raw)
-		if err != nil {
-			return withEnvelopeHint(err)
 		}
 		defer opened.Passphrase.Wipe()
 		if *reveal {
@@ -300,6 +287,23 @@ that a node made wants --volume.`,
 		return nil
 	}
 	return cmd
+}
+
+func (s *sealedKey) unseal(cmd *cobra.Command, t *tokenSource, a []string) (tpm.Opened, error) {
+	req, raw, err := t.read(cmd, a)
+	if err != nil {
+		return tpm.Opened{}, err
+	}
+	d, err := s.dial()
+	if err != nil {
+		return tpm.Opened{}, err
+	}
+	p, err := s.opener(d)
+	if err != nil {
+		return tpm.Opened{}, err
+	}
+	opened, err := p.Open(cmd.Context(), req, raw)
+	return opened, withEnvelopeHint(err)
 }
 
 // withEnvelopeHint adds what to give, when a token is for something else than was

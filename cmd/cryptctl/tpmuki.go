@@ -303,16 +303,9 @@ and in no other: sign those in which disks are opened.`,
 			fmt.Fprintln(cmd.ErrOrStderr(), "note:", w)
 		}
 		return i.with(a[0], func(s uki.Sections, p *uki.Prediction) error {
-			if err := s.CheckKey(key.Public()); err != nil {
-				return fmt.Errorf("%s: %w", a[0], err)
-			}
-			signed, err := key.Sign(p)
+			text, err := signPrediction(key, s, p)
 			if err != nil {
 				return fmt.Errorf("%s: %w", a[0], err)
-			}
-			text, err := signed.Encode()
-			if err != nil {
-				return err
 			}
 			if err := writeFile(cmd, to, text); err != nil || to == "-" {
 				return err
@@ -322,4 +315,17 @@ and in no other: sign those in which disks are opened.`,
 		})
 	}
 	return cmd
+}
+
+// signPrediction gives the text of .pcrsig, by the key whose public half the image
+// has.
+func signPrediction(key *uki.Key, s uki.Sections, p *uki.Prediction) ([]byte, error) {
+	if err := s.CheckKey(key.Public()); err != nil {
+		return nil, err
+	}
+	signed, err := key.Sign(p)
+	if err != nil {
+		return nil, err
+	}
+	return signed.Encode()
 }

@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 	"strings"
 
+	"github.com/cryptctl/cryptctl/tpm"
 	"github.com/cryptctl/cryptctl/tpm/eventlog"
 )
 
@@ -45,7 +45,7 @@ func Judge(f Facts) []Finding {
 	if f.Boot != nil && f.Unknown[TPM] == nil {
 		add(Signatures, judgeSignatures)
 	}
-	if value := f.PCRs[sha256][latchPCR]; value != nil {
+	if value := f.PCRs[sha256][tpm.LatchPCR]; value != nil {
 		add(Latch, judgeLatch)
 	}
 	return findings
@@ -99,14 +99,16 @@ func judgeEncryption(f Facts) Finding {
 }
 
 func judgeOwner(f Facts) Finding {
+	const then = "keep one at 0x81000001 (tpm2_createprimary -C o, tpm2_evictcontrol), or remove the password (tpm2_changeauth -c o)"
 	switch {
 	case f.Owner.Off:
 		return Finding{Level: Problem, Seen: "the firmware switched the owner's keys off for this boot", Do: "switch the TPM, or its storage hierarchy, on in the firmware's setup"}
+	case f.Owner.Password && f.Unknown[RootKey] != nil:
+		return Finding{Level: Note, Seen: "the owner has a password: keys are sealed only under a storage root key that is kept", Do: then}
 	case f.Owner.Password && !f.Root.Present:
-		return Finding{
-			Level: Problem, Seen: "the owner has a password, and no storage root key is kept",
-			Do: "keep one at 0x81000001 (tpm2_createprimary -C o, tpm2_evictcontrol), or remove the password (tpm2_changeauth -c o)",
-		}
+		return Finding{Level: Problem, Seen: "the owner has a password, and no storage root key is kept", Do: then}
+	case f.Owner.Password && f.Root.Unfit != "":
+		return Finding{Level: Problem, Seen: "the owner has a password, and what is kept at 0x81000001 is no storage root key of use", Do: then}
 	case f.Owner.Password:
 		return Finding{Level: Note, Seen: "the owner has a password: keys are sealed under the storage root key that is kept"}
 	case !f.Owner.LockoutPassword:
@@ -119,12 +121,19 @@ func judgeOwner(f Facts) Finding {
 }
 
 func judgeRoot(f Facts) Finding {
-	const left = "it is left alone, and a key is made anew for each use"
+	left := "it is left alone, and a key is made anew for each use"
+	if f.Owner.Password {
+		left = "the owner's password keeps others from being made"
+	}
 	switch r := f.Root; {
+	case !r.Present && f.Owner.Password:
+		return Finding{Level: OK, Seen: "none is kept at 0x81000001"}
 	case !r.Present:
 		return Finding{Level: OK, Seen: "none is kept at 0x81000001: it is made anew for each use, which takes a slow TPM some seconds"}
 	case r.Unfit != "":
 		return Finding{Level: Note, Seen: fmt.Sprintf("what is kept at 0x81000001 is of no use: %s; %s", r.Unfit, left)}
+	case r.Template == "" && f.Owner.Password:
+		return Finding{Level: Note, Seen: "the key at 0x81000001 is used; from which template it was made only its owner can tell"}
 	case r.Template == "":
 		return Finding{Level: Note, Seen: "the key at 0x81000001 is made from no known template, or only its owner can tell; " + left}
 	default:
@@ -167,22 +176,13 @@ func judgeCertificate(f Facts) Finding {
 }
 
 func judgeLatch(f Facts) Finding {
-	if untouched(f.PCRs[sha256][latchPCR]) {
+	if f.PCRs[sha256].Unused(tpm.LatchPCR) {
 		return Finding{
 			Level: Note, Seen: "open: keys that are sealed with the latch can be unsealed",
 			Do: "cryptctl tpm latch closes it, when all volumes are open",
 		}
 	}
 	return Finding{Level: OK, Seen: "closed: what is sealed with the latch stays sealed until the next boot"}
-}
-
-// latchPCR is what closing the latch extends.
-const latchPCR = 15
-
-// untouched says whether nothing was measured: zeros, or ones.
-func untouched(value []byte) bool {
-	all := func(want byte) bool { return !slices.ContainsFunc(value, func(b byte) bool { return b != want }) }
-	return len(value) > 0 && (all(0) || all(0xff))
 }
 
 // list writes numbers of PCRs.

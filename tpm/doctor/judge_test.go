@@ -123,6 +123,7 @@ func TestJudge(t *testing.T) {
 		{"no AES-CFB", func(f *doctor.Facts) { f.Encrypts = false }, doctor.Encryption, doctor.Problem, "AES in CFB mode"},
 		{"owner off", func(f *doctor.Facts) { f.Owner.Off = true }, doctor.Owner, doctor.Problem, "switched the owner's keys off"},
 		{"owner's password", func(f *doctor.Facts) { f.Owner.Password = true }, doctor.Owner, doctor.Note, "under the storage root key that is kept"},
+		{"owner's password, no root key", func(f *doctor.Facts) { f.Owner.Password, f.Root = true, tpm.StorageRoot{} }, doctor.Owner, doctor.Problem, "no storage root key is kept"},
 		{"no lockout password", func(f *doctor.Facts) { f.Owner = tpm.Owner{} }, doctor.Owner, doctor.Note, "no lockout password"},
 		{"no root key", func(f *doctor.Facts) { f.Root = tpm.StorageRoot{} }, doctor.RootKey, doctor.OK, "none is kept"},
 		{"foreign root key", func(f *doctor.Facts) { f.Root.Template = "" }, doctor.RootKey, doctor.Note, "no known template"},
@@ -184,13 +185,36 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// TestOwnerWithoutRootKey: neither kept nor to be made.
-func TestOwnerWithoutRootKey(t *testing.T) {
+// TestOwnerPassword: a storage root key that is neither kept, or not fit, nor to
+// be made is a problem, and nothing says then that one is made.
+func TestOwnerPassword(t *testing.T) {
 	t.Parallel()
+	for _, c := range []struct {
+		name  string
+		root  tpm.StorageRoot
+		level doctor.Level
+		says  string
+	}{
+		{"none", tpm.StorageRoot{}, doctor.Problem, "no storage root key is kept"},
+		{"unfit", tpm.StorageRoot{Present: true, Unfit: "it signs"}, doctor.Problem, "no storage root key of use"},
+		{"of any template", tpm.StorageRoot{Present: true}, doctor.Note, "under the storage root key that is kept"},
+	} {
+		f := sound()
+		f.Owner.Password, f.Root = true, c.root
+		findings := doctor.Judge(f)
+		got := find(t, findings, doctor.Owner)
+		if got.Level != c.level || !strings.Contains(got.Seen, c.says) || (got.Level == doctor.Problem) != strings.Contains(got.Do, "tpm2_evictcontrol") {
+			t.Errorf("%s: %+v", c.name, got)
+		}
+		if root := find(t, findings, doctor.RootKey); strings.Contains(root.Seen, "made anew") || !strings.Contains(root.Seen, c.root.Unfit) {
+			t.Errorf("%s: %+v", c.name, root)
+		}
+	}
 	f := sound()
 	f.Owner.Password, f.Root = true, tpm.StorageRoot{}
-	if got := find(t, doctor.Judge(f), doctor.Owner); got.Level != doctor.Problem || !strings.Contains(got.Do, "tpm2_evictcontrol") {
-		t.Errorf("%+v", got)
+	f.Unknown[doctor.RootKey] = errors.New("it is slow")
+	if got := find(t, doctor.Judge(f), doctor.Owner); got.Level != doctor.Note {
+		t.Errorf("a storage root key that is not known: %+v", got)
 	}
 }
 

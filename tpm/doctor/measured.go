@@ -39,7 +39,7 @@ const firmwarePCRs = 8
 // blank says whether the firmware left a bank as it was.
 func blank(values tpm.PCRs) bool {
 	for index := range firmwarePCRs {
-		if value, ok := values[index]; ok && !untouched(value) {
+		if _, ok := values[index]; ok && !values.Unused(index) {
 			return false
 		}
 	}
@@ -61,7 +61,7 @@ func judgeMeasured(f Facts) Finding {
 			Level: Problem, Seen: "nothing was measured into PCRs 0 to 7: the firmware does not use this TPM, or this bank",
 			Do: "switch the TPM on in the firmware's setup; until then a key is protected by a PIN only",
 		}
-	case untouched(values[7]):
+	case values.Unused(7):
 		return Finding{
 			Level: Problem, Seen: "nothing was measured into PCR 7: the firmware does not tell the TPM whether Secure Boot is on",
 			Do: "bind keys to PCR 4, or use a PIN",
@@ -157,7 +157,7 @@ func signed(b *tpm.Boot, values tpm.PCRs) Finding {
 		return Finding{Level: Warning, Seen: err.Error(), Do: "sign the image again with cryptctl tpm sign"}
 	}
 	value := values[kernelPCR]
-	if value == nil || untouched(value) {
+	if value == nil || values.Unused(kernelPCR) {
 		return Finding{
 			Level: Warning, Seen: "nothing was measured into PCR 11, so no signature fits",
 			Do: "start the image with a systemd-stub of version 252 or later",
