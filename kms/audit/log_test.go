@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -324,6 +325,10 @@ func TestVerifyFindsWhatWasDone(t *testing.T) {
 		{"content edited", func(t *testing.T, dir string, l [][]byte) {
 			join(t, dir, l[0], bytes.Replace(l[1], []byte("allowed"), []byte("refused"), 1), l[2])
 		}, audit.Edited, 2},
+		{"hash written otherwise", func(t *testing.T, dir string, l [][]byte) {
+			at := bytes.Index(l[1], []byte(`"hash":"`)) + len(`"hash":"`)
+			join(t, dir, l[0], slices.Concat(l[1][:at], bytes.ToUpper(l[1][at:at+64]), l[1][at+64:]), l[2])
+		}, audit.Foreign, 2},
 		{"number edited", func(t *testing.T, dir string, l [][]byte) {
 			join(t, dir, l[0], bytes.Replace(l[1], []byte(`"seq":2`), []byte(`"seq":3`), 1), l[2])
 		}, audit.Edited, 2},

@@ -148,7 +148,8 @@ func parse(line []byte) (parsed, error) {
 		return parsed{}, errNotRecord
 	}
 	var p parsed
-	if _, err := hex.Decode(p.head.Hash[:], line[n+len(hashName):len(line)-3]); err != nil {
+	digest := line[n+len(hashName) : len(line)-3] // which is in no hash: it has one form
+	if _, err := hex.Decode(p.head.Hash[:], digest); err != nil || hex.EncodeToString(p.head.Hash[:]) != string(digest) {
 		return parsed{}, errNotRecord
 	}
 	rest, ok := bytes.CutPrefix(line[:n], []byte(`{"seq":`))
