@@ -30,9 +30,9 @@ func (c cursor) at(n *yaml.Node, line int, path string) cursor {
 	return c
 }
 
-func (c cursor) position() Position { return Position{c.in.name, c.line} }
+func (c cursor) position() Position { return Position{File: c.in.Name, Line: c.line} }
 
-func (c cursor) fail(problem, fix string) { c.in.fail(c.line, c.path, problem, fix) }
+func (c cursor) fail(problem, fix string) { c.in.Fail(c.line, c.path, problem, fix) }
 
 // exists reports whether there is a value; null is none.
 func (c cursor) exists() bool {
@@ -48,7 +48,7 @@ func (c cursor) mapping() bool {
 	for i := 0; i < len(c.node.Content); i += 2 {
 		if k := c.node.Content[i]; k.ShortTag() == "!!merge" {
 			// The fields behind it would be overlooked.
-			c.in.fail(k.Line, c.path, "merge key << is not supported here", "write the fields out")
+			c.in.Fail(k.Line, c.path, "merge key << is not supported here", "write the fields out")
 			return false
 		}
 	}
@@ -76,13 +76,13 @@ func (c cursor) fields(known []string, newer ...string) bool {
 		return false
 	}
 	all := slices.Concat(known, newer)
-	for i := 0; i < len(c.node.Content) && !c.in.dropped; i += 2 {
+	for i := 0; i < len(c.node.Content) && !c.in.Dropped(); i += 2 {
 		k := c.node.Content[i]
 		name := nameOf(k)
 		switch {
 		case slices.Contains(known, name) || !c.main && slices.Contains(newer, name):
 		case slices.Contains(newer, name):
-			c.in.fail(k.Line, join(c.path, name), "unknown field in machine.systemDiskEncryption",
+			c.in.Fail(k.Line, join(c.path, name), "unknown field in machine.systemDiskEncryption",
 				"move the encryption to a VolumeConfig document, which has it")
 		case c.main:
 			c.unknown(k, known)
@@ -106,17 +106,17 @@ func (c cursor) unknown(k *yaml.Node, known []string) {
 		fix = "the fields here are " + strings.Join(known, ", ")
 	}
 	if c.hidden && near == "" {
-		c.in.fail(k.Line, c.path, "unknown field", fix)
+		c.in.Fail(k.Line, c.path, "unknown field", fix)
 		return
 	}
-	c.in.fail(k.Line, join(c.path, shown(name)), "unknown field", fix)
+	c.in.Fail(k.Line, join(c.path, shown(name)), "unknown field", fix)
 }
 
 // misspelt reports the fields that look like the named one but are not it. It
 // is for mappings whose other fields are passed over: there a misspelt name
 // would leave a volume unencrypted.
 func (c cursor) misspelt(name string) {
-	for i := 0; i < len(c.node.Content) && !c.in.dropped; i += 2 {
+	for i := 0; i < len(c.node.Content) && !c.in.Dropped(); i += 2 {
 		k := c.node.Content[i]
 		if n := nameOf(k); n != name && nearest(n, []string{name}) != "" {
 			c.unknown(k, []string{name})
@@ -136,7 +136,7 @@ func (c cursor) items(limit int, unit string) []cursor {
 	}
 	nodes := c.node.Content
 	if len(nodes) > limit {
-		c.in.fail(nodes[limit].Line, c.path, fmt.Sprintf("has %d entries", len(nodes)),
+		c.in.Fail(nodes[limit].Line, c.path, fmt.Sprintf("has %d entries", len(nodes)),
 			fmt.Sprintf("keep at most %d: %s", limit, unit))
 		nodes = nodes[:limit]
 	}
@@ -226,19 +226,4 @@ func (c cursor) what() string {
 		return "text"
 	}
 	return "a value of another type"
-}
-
-// nameOf returns the name of a field, seen through an alias.
-func nameOf(k *yaml.Node) string {
-	if k.Kind == yaml.AliasNode {
-		k = k.Alias
-	}
-	return k.Value
-}
-
-func join(path, name string) string {
-	if path == "" {
-		return name
-	}
-	return path + "." + name
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 
+	"github.com/cryptctl/cryptctl/config/document"
 	"github.com/cryptctl/cryptctl/secret"
 )
 
@@ -27,16 +28,16 @@ const (
 // Other fields are passed over. The error, if any, is of type [Errors] and
 // shows none of the numbers.
 func ReadSalt(path string) (*secret.Bytes, error) {
-	in := &input{name: path}
-	data, ok := readFile(in, path, maxSaltFile)
+	in := &input{Name: path}
+	data, ok := document.ReadFile(in, path, maxSaltFile)
 	if !ok {
-		return nil, in.sorted()
+		return nil, in.Sorted()
 	}
 	defer data.Wipe()
 	salt := readSalt(in, data.Bytes())
-	if len(in.errs) > 0 {
+	if in.Failed() {
 		salt.Wipe()
-		return nil, in.sorted()
+		return nil, in.Sorted()
 	}
 	return salt, nil
 }
@@ -54,11 +55,11 @@ func FormatSalt(salt *secret.Bytes) *secret.Bytes {
 func readSalt(in *input, data []byte) *secret.Bytes {
 	const restore = "restore the file; with another salt, locked volumes stay closed"
 	docs := documents(in, data)
-	if len(in.errs) > 0 {
+	if in.Failed() {
 		return nil
 	}
 	if len(docs) != 1 {
-		in.fail(0, "", fmt.Sprintf("holds %d documents, not one with diskSalt", len(docs)), restore)
+		in.Fail(0, "", fmt.Sprintf("holds %d documents, not one with diskSalt", len(docs)), restore)
 		return nil
 	}
 	if !docs[0].mapping() {

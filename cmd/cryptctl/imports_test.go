@@ -28,7 +28,11 @@ func rooms() map[string][]string {
 		"meta":              {"secret"},
 		"keys":              {"luks", "luks/kdf", "secret"},
 		"keys/keystest":     {"keys", "secret"},
-		"config":            {"secret"},
+		"config":            {"config/document", "secret"},
+		"config/document":   {"secret"},
+		"config/patch":      {"config/document"},
+		"config/redact":     {"config/document", "secret"},
+		"config/diff":       {"config/document", "config/redact", "secret"},
 		"provide":           {"config", "keys", "kms", "secret", "tpm", "tpm/eventlog", "tpm/secureboot"},
 		"mapping":           {"luks", "luks/kdf", "luks1", "secret"},
 		"volume/volumetest": {"luks", "mapping", "volume"},
@@ -57,6 +61,7 @@ func rooms() map[string][]string {
 		"kms/store/etcd":    {"kms/store"},
 		"kms/keeper":        {"kms/audit", "kms/blob", "kms/kek", "kms/policy", "kms/store", "secret"},
 
+		"kms/server":          {"kms/audit", "kms/blob", "kms/keeper", "kms/kek", "kms/policy", "kms/wire", "pki", "role", "secret"},
 		"kms/store/storetest": {"kms/store"},
 
 		"test/vm": nil,

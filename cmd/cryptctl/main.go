@@ -114,7 +114,7 @@ old keys or the new ones.
 		inspectCommand(), checkCommand(), planCommand(), formatCommand(), syncCommand(), openCommand(), closeCommand(),
 		keyCommand(), tokenCommand(), headerCommand(), eraseCommand(), metaCommand(),
 		bootCommand(), statusCommand(), applyCommand(), resetCommand(),
-		tpmCommand(),
+		tpmCommand(), kmsCommand(),
 		configCommand(), diskCommand(), versionCommand(),
 	)
 	return cmd

@@ -7,6 +7,7 @@
 //	go-blockdevice's encryption/luks   what Talos Linux runs
 //	systemd-measure                    what a unified kernel image makes of PCR 11
 //	github.com/siderolabs/kms-client   the reference server and client of Talos' KMS
+//	github.com/siderolabs/talos/pkg/machinery   Talos' configurations and patches (machineconfig)
 //
 // It is a module of its own so that none of them becomes a dependency of the
 // project. packages.txt lists the Debian packages that it needs; a missing one

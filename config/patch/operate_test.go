@@ -1,0 +1,68 @@
+package patch_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/cryptctl/cryptctl/config/patch"
+)
+
+// copies is a patch that doubles the document so many times.
+func copies(n int) string {
+	var ops []string
+	for i := range n {
+		ops = append(ops, fmt.Sprintf(`{"op":"copy","from":"/machine","path":"/machine/m%d"}`, i))
+	}
+	return "[" + strings.Join(ops, ",") + "]"
+}
+
+func TestOperations(t *testing.T) {
+	const config = "# head\nmachine:\n  # the name\n  network: {hostname: w1} # here\n  certSANs:\n    - a # first\n    - b\n    - c\n  files:\n    - path: /x\n      permissions: 0644\n"
+	change := func(old, now string) string {
+		if !strings.Contains(config, old) {
+			t.Fatalf("%q is not there", old)
+		}
+		return strings.Replace(config, old, now, 1)
+	}
+	for _, tt := range []struct{ name, patch, want, talos string }{
+		{"replace", `[{"op": "replace", "path": "/machine/network/hostname", "value": "w2"}]`, change("w1", "w2"), ""},
+		{"in YAML", "- op: replace\n  path: /machine/network/hostname\n  value: w2\n", change("w1", "w2"), ""},
+		{"add in front", `[{"op": "add", "path": "/machine/certSANs/0", "value": "z"}]`, change("    - a", "    - z\n    - a"), ""},
+		{"remove between", `[{"op": "remove", "path": "/machine/certSANs/1"}]`, change("    - b\n", ""), ""},
+		{"add a field", `[{"op": "add", "path": "/machine/kubelet", "value": {"image": "i", "n": [1, true, null, 1.5]}}]`, config + "  kubelet:\n    image: i\n    n:\n      - 1\n      - true\n      - null\n      - 1.5\n", ""},
+		{"lines", `[{"op": "replace", "path": "/machine/files/0/path", "value": "a\nb\n"}]`, change("path: /x", "path: |\n        a\n        b"), ""},
+		{"a text like a number", `[{"op": "replace", "path": "/machine/network/hostname", "value": "0644"}]`, change("w1", "'0644'"), ""},
+		{"a surrogate pair", "[\n\t{\"op\": \"replace\", \"path\": \"/machine/network\\/hostname\", \"value\": \"\\\\ud83d \\ud83d\\ude00 \\u00e9\"}\n]", change("w1", `"\\ud83d \U0001F600 é"`), ""},
+		{"move", `[{"op": "move", "from": "/machine/certSANs/2", "path": "/machine/certSANs/0"}]`, change("    - a # first\n    - b\n    - c", "    - c # first\n    - a\n    - b"), ""},
+		{"copy", `[{"op": "copy", "from": "/machine/network/hostname", "path": "/machine/token"}]`, config + "  token: w1\n", ""},
+		{"test", `[{"op": "test", "path": "/machine/files/0/permissions", "value": 420}]`, config, ""},
+		{"nothing", `[]`, config, ""},
+		{"replace what is not there", "- op: replace\n  path: /machine/token\n  value: x\n", "!patch:1: [0]: replace /machine/token: there is nothing to replace; write op: add for what is not there yet", config + "  token: x\n"},
+		{"add to what is not there", "- op: add\n  path: /machine/kubelet/image\n  value: x\n", "!patch:1: [0]: add /machine/kubelet/image: there is nothing to add it to; add what is above it first, or write a strategic merge patch", ""},
+		{"remove what is not there", "- op: remove\n  path: /machine/token\n", "!remove /machine/token: there is nothing at this path; check the path", ""},
+		{"no such entry", "- op: remove\n  path: /machine/certSANs/7\n", "!remove /machine/certSANs/7: the list has no such entry", ""},
+		{"a failing test changes nothing", "- op: add\n  path: /machine/token\n  value: x\n- op: test\n  path: /machine/network/hostname\n  value: hunter2\n- op: remove\n  path: /machine\n", "!patch:4: [1]: test /machine/network/hostname: the value there is another one", ""},
+		{"no document left", "- op: replace\n  path: ''\n  value: [1]\n", "!patch:1: would leave no document", ""},
+		{"no operation", "- op: raplace\n  path: /a\n", "!patch:1: [0].op: raplace is no operation; did you mean replace?", ""},
+		{"no value", "- op: add\n  path: /a\n", "!patch:1: [0].value: is missing; write what add needs: path, value", ""},
+		{"no path", "- op: remove\n", "!patch:1: [0].path: is missing", ""},
+		{"no pointer", "- op: remove\n  path: machine.network\n", "!patch:2: [0].path: is no JSON pointer; write it as /machine/network/hostname", ""},
+		{"no mapping", "- machine\n", "!patch:1: [0]: is text, not an operation; write op, path and value", ""},
+		{"one operation without a list", "op: add\npath: /a\nvalue: b\n", "!patch:1: is one operation of an RFC 6902 patch, which is a list of them; write - in front of op", ""},
+		{"among documents", "- op: remove\n  path: /machine\n---\nmachine: {}\n", "!patch:4: has several documents, one of which is a list of operations", ""},
+		{"copies that nest", "[" + strings.Repeat(`{"op":"copy","from":"/machine","path":"/machine/m"},`, 200) + `{"op":"test","path":"/machine/token","value":null}]`, "!patch:1: would leave no document; keep it a mapping that is not deeper than 100 levels", ""},
+		{"copies that double", copies(40), "!copies more than a configuration can hold; copy less", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			check(t, patch.Options{}, config, tt.patch, tt.want)
+			if tt.talos == "" {
+				tt.talos = tt.want
+			}
+			check(t, patch.Options{Talos: true}, config, tt.patch, tt.talos)
+		})
+	}
+	check(t, patch.Options{}, "machine: {}\n---\n"+kmsg, "- op: remove\n  path: /machine\n", "!patch:1: an RFC 6902 patch is for one document, and the configuration has 2; write a strategic merge patch")
+	check(t, patch.Options{Talos: true}, "machine: {nodeLabels: {a: no, on: 'yes'}}\n", `[{"op": "add", "path": "/machine/type", "value": "x"}]`, "machine: {nodeLabels: {a: false, 'true': 'yes'}, type: x}\n")
+	check(t, patch.Options{}, "machine: {nodeLabels: {a: no, on: 'yes'}}\n", `[{"op": "add", "path": "/machine/type", "value": "x"}]`, "machine: {nodeLabels: {a: no, on: 'yes'}, type: x}\n")
+}
