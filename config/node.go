@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/cryptctl/cryptctl/config/document"
 )
 
 // cursor is a place in a document: a value, or the absence of one. Reading a
@@ -207,23 +209,8 @@ func (c cursor) empty() bool {
 
 // what names the type of the value without showing it.
 func (c cursor) what() string {
-	switch {
-	case !c.exists():
+	if !c.exists() {
 		return "empty"
-	case c.node.Kind == yaml.MappingNode:
-		return "a mapping"
-	case c.node.Kind == yaml.SequenceNode:
-		return "a list"
 	}
-	switch c.node.ShortTag() {
-	case "!!int":
-		return "a number"
-	case "!!float":
-		return "a decimal or too large number"
-	case "!!bool":
-		return "a truth value"
-	case "!!str":
-		return "text"
-	}
-	return "a value of another type"
+	return document.What(c.node)
 }

@@ -20,6 +20,10 @@
 //     caller prunes or adopts them.
 //   - One provider that fails or hangs does not stop the others.
 //
+// A provider may be able to do more: a [Witness] tells which volume its token is
+// for, a [Checker] whether a token is as configured, and Key.Reseal whether a
+// stale key may be made anew.
+//
 // A slot counts as ours, and as unchanged, by a fingerprint under the volume key
 // (record.go): nobody who lacks that key can make one.
 package keys

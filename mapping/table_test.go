@@ -2,6 +2,7 @@ package mapping_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -165,5 +166,19 @@ func TestNumber(t *testing.T) {
 		if err := n.UnmarshalText([]byte(s)); err == nil {
 			t.Errorf("%q is taken as %s", s, n)
 		}
+	}
+}
+
+// TestConfigured: the options of a configuration and allowDiscards, which are
+// flags that the kernel knows.
+func TestConfigured(t *testing.T) {
+	t.Parallel()
+	got := mapping.Configured([]string{"no_read_workqueue", "same_cpu_crypt"}, true)
+	want := []mapping.Flag{mapping.NoReadWorkqueue, mapping.SameCPUCrypt, mapping.AllowDiscards}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := mapping.Configured(nil, false); len(got) > 0 {
+		t.Errorf("%q of nothing", got)
 	}
 }

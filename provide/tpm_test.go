@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -27,19 +26,10 @@ func request() keys.Request {
 }
 
 // efi is a folder with the variables of a firmware, Secure Boot on or off.
-func efi(t *testing.T, on byte) string {
+func efi(t *testing.T, on bool) string {
 	t.Helper()
 	dir := t.TempDir()
-	vars := filepath.Join(dir, "efivars")
-	if err := os.Mkdir(vars, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for name, value := range map[string]byte{"SecureBoot": on, "SetupMode": 0} {
-		path := filepath.Join(vars, name+"-8be4df61-93ca-11d2-aa0d-00e098032b8c")
-		if err := os.WriteFile(path, []byte{6, 0, 0, 0, value}, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	tpmtest.SecureBoot(t, dir, on)
 	return dir
 }
 
@@ -52,7 +42,7 @@ func booted(t *testing.T) provide.Machine {
 		tpmtest.Extend(t, m, pcr, "boot")
 	}
 	return provide.Machine{
-		TPM: tpm.NewDevice(m.Open), Firmware: efi(t, 0),
+		TPM: tpm.NewDevice(m.Open), Firmware: efi(t, false),
 		Boot: func() (tpm.Boot, error) { return tpm.Boot{}, nil },
 	}
 }
@@ -182,7 +172,7 @@ func TestSecureBoot(t *testing.T) {
 	t.Parallel()
 	off := booted(t)
 	on := off
-	on.Firmware = efi(t, 1)
+	on.Firmware = efi(t, true)
 	enrolling, opening, healing := seven(), seven(), seven()
 	enrolling.CheckSecurebootStatusOnEnroll = true
 	opening.CheckSecurebootStatusOnUnseal = true

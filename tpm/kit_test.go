@@ -2,12 +2,9 @@ package tpm_test
 
 import (
 	"context"
-	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -115,17 +112,6 @@ func (s signer) pem(t testing.TB) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 }
 
-// policy11 is PolicyPCR over PCR 11 by the letter of TPM 2.0 Part 3, 23.7, not by
-// the code under test.
-func policy11(value []byte) []byte {
-	values := sha256.Sum256(value)
-	text := make([]byte, 32)
-	text = append(text, 0, 0, 1, 0x7f)                   // TPM_CC_PolicyPCR
-	text = append(text, 0, 0, 0, 1, 0, 0x0b, 3, 0, 8, 0) // one selection: SHA-256, PCR 11
-	sum := sha256.Sum256(append(text, values[:]...))
-	return sum[:]
-}
-
 // sign signs what PCR 11 is now, as systemd-measure writes it.
 func (s signer) sign(t testing.TB, open func() (transport.TPMCloser, error)) tpm.Boot {
 	t.Helper()
@@ -133,16 +119,7 @@ func (s signer) sign(t testing.TB, open func() (transport.TPMCloser, error)) tpm
 	if err != nil {
 		t.Fatal(err)
 	}
-	policy := policy11(now[11])
-	sum := sha256.Sum256(policy)
-	signature, err := rsa.SignPKCS1v15(nil, s.key, crypto.SHA256, sum[:])
-	if err != nil {
-		t.Fatal(err)
-	}
-	print := sha256.Sum256(x509.MarshalPKCS1PublicKey(&s.key.PublicKey))
-	file, err := json.Marshal(map[string]any{"sha256": []any{map[string]any{
-		"pcrs": []int{11}, "pkfp": hex.EncodeToString(print[:]), "pol": hex.EncodeToString(policy), "sig": signature,
-	}}})
+	file, err := tpmtest.SignPCR11(s.key, now[11])
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -221,11 +221,11 @@ func (t *Transit) fault(op string, err error) error {
 	return fmt.Errorf("transit %s: %s of key %s/%s: %w", t.base.Host, op, t.o.Mount, t.o.Key, err)
 }
 
-var transitPrefix = regexp.MustCompile(`^vault:v([1-9][0-9]{0,8}):.`)
+func transitPrefix() *regexp.Regexp { return regexp.MustCompile(`^vault:v([1-9][0-9]{0,8}):.`) }
 
 // transitVersion reads the version off a ciphertext: "v3" of "vault:v3:...".
 func transitVersion(wrapped []byte) string {
-	if m := transitPrefix.FindSubmatch(wrapped[:min(len(wrapped), 32)]); m != nil {
+	if m := transitPrefix().FindSubmatch(wrapped[:min(len(wrapped), 32)]); m != nil {
 		return "v" + string(bytes.Clone(m[1]))
 	}
 	return ""

@@ -3,12 +3,9 @@ package interop_test
 import (
 	"bytes"
 	"context"
-	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"os"
@@ -69,19 +66,8 @@ func pcrSigner(t *testing.T, m *tpmtest.Machine) (keyPath string, boot tpm.Boot)
 	if err != nil {
 		t.Fatal(err)
 	}
-	values := sha256.Sum256(now[11])
-	text := append(make([]byte, 32), 0, 0, 1, 0x7f, 0, 0, 0, 1, 0, 0x0b, 3, 0, 8, 0)
-	policy := sha256.Sum256(append(text, values[:]...))
-	sum := sha256.Sum256(policy[:])
-	signature, err := rsa.SignPKCS1v15(nil, key, crypto.SHA256, sum[:])
-	if err != nil {
-		t.Fatal(err)
-	}
-	print := sha256.Sum256(x509.MarshalPKCS1PublicKey(&key.PublicKey))
 	boot.PublicKey = pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
-	boot.Signatures, err = json.Marshal(map[string]any{"sha256": []any{map[string]any{
-		"pcrs": []int{11}, "pkfp": hex.EncodeToString(print[:]), "pol": hex.EncodeToString(policy[:]), "sig": signature,
-	}}})
+	boot.Signatures, err = tpmtest.SignPCR11(key, now[11])
 	if err != nil {
 		t.Fatal(err)
 	}

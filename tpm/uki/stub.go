@@ -55,14 +55,15 @@ func (s Stub) String() string {
 // ErrUnknownStub says that an image does not tell which stub it has.
 var ErrUnknownStub = errors.New("the image does not say which systemd-stub it has, and what is measured depends on that: give its version")
 
-var (
-	stubVersion = regexp.MustCompile(`^v?([0-9]{3})(?:[^0-9].*)?$`)
-	stubMagic   = regexp.MustCompile(`#### LoaderInfo: systemd-stub ([^#\x00]{1,64}) ####`)
-)
+func stubVersion() *regexp.Regexp { return regexp.MustCompile(`^v?([0-9]{3})(?:[^0-9].*)?$`) }
+
+func stubMagic() *regexp.Regexp {
+	return regexp.MustCompile(`#### LoaderInfo: systemd-stub ([^#\x00]{1,64}) ####`)
+}
 
 // ParseStub reads a version as systemd writes it: "252", "v257", "252.39-1~deb12u2".
 func ParseStub(text string) (Stub, error) {
-	found := stubVersion.FindStringSubmatch(text)
+	found := stubVersion().FindStringSubmatch(text)
 	if found == nil {
 		return 0, fmt.Errorf("%.40q is not a version of systemd-stub: it begins with a number of three digits, like 252", text)
 	}
@@ -87,7 +88,7 @@ func stubOf(sections []Section) (Stub, error) {
 		if err != nil {
 			return 0, err
 		}
-		if found := stubMagic.FindSubmatch(text); found != nil {
+		if found := stubMagic().FindSubmatch(text); found != nil {
 			return ParseStub(string(found[1]))
 		}
 	}
