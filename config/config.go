@@ -4,15 +4,23 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/cryptctl/cryptctl/logging"
 	"github.com/cryptctl/cryptctl/secret"
 )
 
-// Config is the disk encryption of one machine.
+// Config is the disk encryption of one machine, and what else it says that the
+// project acts on.
 type Config struct {
 	Volumes []Encryption // those to encrypt, in the order of the sources
 	// Declared are the volumes that have a document of their own, encrypted or
 	// not. STATE and EPHEMERAL exist without one.
 	Declared []Declared
+
+	// Logging is where logs go, the kernel's too.
+	Logging []logging.Destination
+	// TrustedRoots are certificates, as PEM, of authorities that are trusted beside
+	// the system's.
+	TrustedRoots []byte
 }
 
 // Declared is a volume that a document names.

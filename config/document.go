@@ -3,6 +3,8 @@ package config
 import (
 	"slices"
 	"strings"
+
+	"github.com/cryptctl/cryptctl/config/document"
 )
 
 const apiVersion = "v1alpha1"
@@ -27,7 +29,7 @@ func (r *reader) document(root cursor) {
 	switch {
 	case kind.exists():
 		if name, ok := kind.text(); ok {
-			r.volumeDocument(root, name)
+			r.kind(root, name)
 		}
 	case version.exists():
 		kind.fail("is missing", "write the document's kind, such as VolumeConfig")
@@ -36,13 +38,36 @@ func (r *reader) document(root cursor) {
 	}
 }
 
-// mainDocument reads machine.systemDiskEncryption.
+// kind reads a document that says what it is. Kinds that are not for this package
+// are passed over.
+func (r *reader) kind(root cursor, kind string) {
+	switch kind {
+	case "VolumeConfig":
+		r.volumeDocument(root, kind, "")
+	case "UserVolumeConfig":
+		r.volumeDocument(root, kind, "u-")
+	case "RawVolumeConfig":
+		r.volumeDocument(root, kind, "r-")
+	case "SwapVolumeConfig":
+		r.volumeDocument(root, kind, "s-")
+	case "KmsgLogConfig":
+		r.kernelLog(root)
+	case "TrustedRootsConfig":
+		r.trustedRoots(root)
+	}
+}
+
+// mainDocument reads machine.systemDiskEncryption, machine.logging, and of
+// machine.files what makes authorities trusted.
 func (r *reader) mainDocument(root cursor) {
 	machine := root.field("machine")
 	if !machine.exists() || !machine.mapping() {
 		return
 	}
+	r.logging(machine.field("logging"))
+	r.trustedFiles(machine.field("files"))
 	machine.misspelt("systemDiskEncryption")
+	machine.misplaced()
 	system := machine.field("systemDiskEncryption")
 	system.main = true
 	if !system.exists() || !system.fields([]string{"state", "ephemeral"}) {
@@ -61,20 +86,19 @@ func (r *reader) mainDocument(root cursor) {
 	}
 }
 
-// volumeDocument reads the encryption of the document kinds that may have one.
-func (r *reader) volumeDocument(root cursor, kind string) {
-	prefix := ""
-	switch kind {
-	case "VolumeConfig":
-	case "UserVolumeConfig":
-		prefix = "u-"
-	case "RawVolumeConfig":
-		prefix = "r-"
-	case "SwapVolumeConfig":
-		prefix = "s-"
-	default:
-		return
+// misplaced reports encryption that stands directly in machine, as some examples
+// have it: it would be passed over, and the volume left unencrypted.
+func (c cursor) misplaced() {
+	for _, name := range []string{"state", "ephemeral"} {
+		if f := c.field(name); f.exists() && document.Field(f.node, "keys") != nil {
+			f.fail("is not read here, and would leave the volume unencrypted", "move it into machine.systemDiskEncryption")
+		}
 	}
+}
+
+// volumeDocument reads the encryption of a document kind that may have one. The
+// prefix is that of its volumes' ids.
+func (r *reader) volumeDocument(root cursor, kind, prefix string) {
 	root.misspelt("encryption")
 	encryption := root.field("encryption")
 	t := root.field("volumeType")

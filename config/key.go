@@ -79,6 +79,11 @@ func readKey(c cursor, volume string) (key Key, ok bool) {
 	}
 	if f := c.field("kms"); f.exists() {
 		key.KMS = readKMS(f)
+		for _, name := range beyondEndpoint() {
+			if g := f.field(name); g.exists() && volume == "STATE" {
+				g.fail("STATE is opened before this file is read, and META keeps the endpoint only", "remove it: what the servers of STATE's keys need besides, the boot image brings")
+			}
+		}
 	}
 	if f := c.field("tpm"); f.exists() {
 		key.TPM = readTPM(f)
@@ -121,6 +126,8 @@ func readStatic(c cursor) *Static {
 	case !ok:
 	case text == "":
 		p.fail("is empty", "write the passphrase, in quotes if it starts with a sign")
+	case text == secret.Placeholder:
+		p.fail("is "+secret.Placeholder+", which is shown in the place of a passphrase", "use the configuration that was shown, or config show --show-secrets")
 	case len(text) > maxPassphrase:
 		p.fail(fmt.Sprintf("is longer than %d KiB", maxPassphrase>>10), "use a shorter passphrase")
 	default:

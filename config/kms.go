@@ -14,9 +14,14 @@ import (
 // maxServers bounds the key servers of one key: they are tried in one time budget.
 const maxServers = 16
 
+// beyondEndpoint are the fields that Talos does not have.
+func beyondEndpoint() []string {
+	return []string{"endpoints", "authorities", "certificate", "key", "serverName", "tls12"}
+}
+
 func readKMS(c cursor) *KMS {
 	k := &KMS{}
-	if !c.fields([]string{"endpoint"}, "endpoints", "authorities", "certificate", "key", "serverName", "tls12") {
+	if !c.fields([]string{"endpoint"}, beyondEndpoint()...) {
 		return k
 	}
 	k.Endpoint, _ = readEndpoint(c.field("endpoint"))

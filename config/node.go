@@ -36,6 +36,22 @@ func (c cursor) position() Position { return Position{File: c.in.Name, Line: c.l
 
 func (c cursor) fail(problem, fix string) { c.in.Fail(c.line, c.path, problem, fix) }
 
+// failWith reports an error whose text has the problem and, behind a semicolon, the
+// way out.
+func (c cursor) failWith(err error) {
+	problem, fix, _ := strings.Cut(err.Error(), "; ")
+	c.fail(problem, fix)
+}
+
+// named reports a document without a name, or of another version than ours.
+func (c cursor) named() {
+	c.field("apiVersion").mustBe(apiVersion)
+	name := c.field("name")
+	if text, ok := name.text(); ok && text == "" {
+		name.fail("is missing", "name the document")
+	}
+}
+
 // exists reports whether there is a value; null is none.
 func (c cursor) exists() bool {
 	return c.node != nil && (c.node.Kind != yaml.ScalarNode || c.node.ShortTag() != "!!null")

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc"
 	grpcbackoff "google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 
 	"github.com/cryptctl/cryptctl/kms/wire"
 )
@@ -36,7 +37,10 @@ func (p *Provider) ask(ctx context.Context, do method, data []byte, judged check
 			case next == final:
 				return nil, err
 			}
-			states[i] = state{err, time.Now().Add(err.RetryAfter), next == skip}
+			if before := states[i].err; before != nil && err.Code == codes.DeadlineExceeded {
+				err = before // says more than that a last short try was cut off
+			}
+			states[i] = state{err, time.Now().Add(spread(err.RetryAfter)), next == skip}
 		}
 		if !pause(ctx, untilNext(states, backoff(round))) {
 			return nil, gaveUp(ctx, errorsOf(states))
@@ -86,7 +90,7 @@ func (p *Provider) once(ctx context.Context, limit time.Duration, e Endpoint, do
 	}
 	if bad := judged(e, res.GetData()); bad != nil {
 		clear(res.GetData())
-		return nil, bad, final
+		return nil, bad, skip
 	}
 	return res.GetData(), nil, final
 }
@@ -150,4 +154,10 @@ const (
 func backoff(round int) time.Duration {
 	d := min(longestPause, firstPause<<min(round, 10))
 	return d/2 + rand.N(d)
+}
+
+// spread is a server's wish, or up to half as long again: nodes that were sent away
+// together must not come back together.
+func spread(wish time.Duration) time.Duration {
+	return wish + time.Duration(rand.Int64N(int64(wish)/2+1))
 }

@@ -8,8 +8,9 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/grpclog"
+
+	"github.com/cryptctl/cryptctl/kms/wire"
 )
 
 const (
@@ -44,7 +45,7 @@ func Dial(e Endpoint, config *tls.Config, options ...grpc.DialOption) (*grpc.Cli
 		grpc.WithDisableServiceConfig(),
 		grpc.WithDisableRetry(),
 		grpc.WithMaxHeaderListSize(maxHeaders),
-		experimental.WithBufferPool(wiping{}),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wire.Codec{})),
 		grpc.WithWriteBufferSize(0),
 		grpc.WithReadBufferSize(0),
 	}, options...)...)
@@ -53,19 +54,6 @@ func Dial(e Endpoint, config *tls.Config, options ...grpc.DialOption) (*grpc.Cli
 	}
 	return cc, nil
 }
-
-// wiping is a pool of message buffers that keeps none, and wipes what it gets
-// back.
-type wiping struct{}
-
-// Get implements mem.BufferPool.
-func (wiping) Get(n int) *[]byte {
-	b := make([]byte, n)
-	return &b
-}
-
-// Put implements mem.BufferPool.
-func (wiping) Put(b *[]byte) { clear((*b)[:cap(*b)]) }
 
 // QuietGRPC turns off gRPC's own log, which otherwise writes errors to stderr. It
 // is for the first lines of a program's main: gRPC wants it before anything else.

@@ -54,6 +54,8 @@ func ParseEndpoint(text string) (Endpoint, error) {
 // Plaintext reports whether the endpoint is spoken to without TLS.
 func (e Endpoint) Plaintext() bool { return e.scheme == "grpc" }
 
+func (e Endpoint) secure() bool { return !e.Plaintext() }
+
 // String returns the endpoint as a URL with its port.
 func (e Endpoint) String() string { return e.scheme + "://" + net.JoinHostPort(e.host, e.port) }
 

@@ -66,6 +66,10 @@ const (
 func judge(e Endpoint, err error, took time.Duration) (*Error, outcome) {
 	s := status.Convert(err)
 	out := &Error{Endpoint: e.String(), Code: s.Code(), class: keys.ErrUnavailable, text: shown(s.Message())}
+	if s.Code() != codes.Unavailable && strings.Contains(s.Message(), "unexpected HTTP status code") {
+		out.text = "something on the way answers in its place; check proxy, load balancer and address: " + out.text
+		return out, skip
+	}
 	switch s.Code() {
 	case codes.PermissionDenied, codes.Unauthenticated, codes.FailedPrecondition, codes.NotFound:
 		out.class = keys.ErrDenied
@@ -117,13 +121,18 @@ func malformed(e Endpoint, format string, args ...any) *Error {
 	return &Error{Endpoint: e.String(), class: keys.ErrMalformed, text: fmt.Sprintf(format, args...)}
 }
 
-// gaveUp is the error of a call whose time is up: what was tried last, for each
-// endpoint.
+// gaveUp is the error of a call whose time is up, or that no endpoint is left for:
+// what was tried last, for each. Its class is theirs if it is one.
 func gaveUp(ctx context.Context, tries []*Error) error {
 	out := &Error{class: keys.ErrUnavailable, cause: context.Cause(ctx)}
 	var texts []string
-	for _, t := range tries {
+	for i, t := range tries {
 		if t != nil {
+			if i == 0 {
+				out.class = t.class
+			} else if !errors.Is(t.class, out.class) {
+				out.class = keys.ErrUnavailable
+			}
 			texts = append(texts, t.Error())
 			out.Code, out.RetryAfter = t.Code, max(out.RetryAfter, t.RetryAfter)
 		}

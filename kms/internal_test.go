@@ -24,15 +24,21 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
-// TestWiping: what gRPC gives back is zero afterwards, whatever part it kept.
-func TestWiping(t *testing.T) {
-	b := wiping{}.Get(8)
-	all := *b
-	copy(all, "a secret")
-	*b = all[:2]
-	wiping{}.Put(b)
-	if string(all) != strings.Repeat("\x00", 8) {
-		t.Errorf("left is %q", all)
+// TestSpread: a node comes back when the server said or later, and not with all
+// others.
+func TestSpread(t *testing.T) {
+	for _, wish := range []time.Duration{0, 1, time.Second, time.Hour} {
+		seen := map[time.Duration]bool{}
+		for range 100 {
+			got := spread(wish)
+			if got < wish || got > wish+wish/2 {
+				t.Fatalf("%s: %s", wish, got)
+			}
+			seen[got] = true
+		}
+		if wish >= time.Second && len(seen) < 50 {
+			t.Errorf("%s: %d different times of 100", wish, len(seen))
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -22,7 +23,8 @@ const keySize = 32
 // maxUUID bounds the node's name in bytes; META may override it with any text.
 const maxUUID = 256
 
-// Options are what a provider is made from.
+// Options are what a provider is made from. What is for TLS is used for the
+// endpoints that have it.
 type Options struct {
 	// Endpoints are key servers that share their keys, in the order in which they
 	// are tried; see [ParseEndpoint]. At least one.
@@ -68,10 +70,8 @@ func New(opts Options) (*Provider, error) {
 	case n > maxUUID || !utf8.ValidString(opts.NodeUUID):
 		return nil, fmt.Errorf("the node's UUID must be text of at most %d bytes", maxUUID)
 	}
-	for _, e := range endpoints {
-		if e.Plaintext() && opts.needsTLS() {
-			return nil, fmt.Errorf("key server %s: authorities, certificates and a server name are for TLS, and grpc:// is plaintext; write https:// or leave them out", e)
-		}
+	if opts.needsTLS() && !slices.ContainsFunc(endpoints, Endpoint.secure) {
+		return nil, fmt.Errorf("key server %s: authorities, certificates and a server name are for TLS, and grpc:// is plaintext; write https:// or leave them out", endpoints[0])
 	}
 	config, err := opts.tlsConfig()
 	if err != nil {

@@ -270,8 +270,11 @@ func TestNew(t *testing.T) {
 			o.Endpoints, o.Authorities = []string{"grpc://kms.example.com"}, ca.ca
 		}, "grpc:// is plaintext"},
 		{"server name in plaintext", func(o *kms.Options) {
-			o.Endpoints, o.ServerName = append(o.Endpoints, "grpc://kms.example.com"), "x"
+			o.Endpoints, o.ServerName = []string{"grpc://kms.example.com"}, "x"
 		}, "grpc:// is plaintext"},
+		{"authorities for one of two", func(o *kms.Options) {
+			o.Endpoints, o.Authorities = append(o.Endpoints, "grpc://kms.example.com"), ca.ca
+		}, ""},
 	} {
 		opts := kms.Options{Endpoints: []string{"https://kms.example.com"}, NodeUUID: nodeUUID}
 		test.change(&opts)

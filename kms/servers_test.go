@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"slices"
 	"strings"
@@ -48,7 +50,8 @@ func TestOthers(t *testing.T) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	http := raw(t, func(c net.Conn) {
+	short := func(context.Context, int, call) (*wire.Response, error) { return &wire.Response{}, nil }
+	http1 := raw(t, func(c net.Conn) {
 		_, _ = c.Read(make([]byte, 1024))
 		_, _ = io.WriteString(c, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
 	})
@@ -58,7 +61,8 @@ func TestOthers(t *testing.T) {
 		"dead": "grpc://" + dead(t), "accepts and is silent": "grpc://" + mute(t),
 		"silent with TLS": "https://" + mute(t), "never answers": fails(slow),
 		"unavailable": fails(say(codes.Unavailable)), "internal": fails(say(codes.Internal)), "busy": fails(say(codes.ResourceExhausted)),
-		"not a key server": fails(say(codes.Unimplemented)), "HTTP/1": "grpc://" + http, "noise": "grpc://" + noise, "hangs up": "grpc://" + hangUp,
+		"not a key server": fails(say(codes.Unimplemented)), "HTTP/1": "grpc://" + http1, "noise": "grpc://" + noise, "hangs up": "grpc://" + hangUp,
+		"short answer": fails(short), "web server that forbids": "https://" + forbids(t, ca),
 		"unknown name": "grpc://kms.invalid:443", "unknown authority": "https://" + serve(t, newFake(), newParty(t).config(t)),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -263,4 +267,14 @@ func TestLeavesNothing(t *testing.T) {
 			t.Fatalf("%d goroutines of gRPC are left, were %d:\n%s", len(ours()), before, strings.Join(ours(), "\n\n"))
 		}
 	}
+}
+
+// forbids is a web server, such as a load balancer, that denies everything in HTTP.
+func forbids(t *testing.T, ca party) string {
+	t.Helper()
+	h := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }))
+	h.EnableHTTP2, h.TLS = true, ca.config(t)
+	h.StartTLS()
+	t.Cleanup(h.Close)
+	return h.Listener.Addr().String()
 }

@@ -34,8 +34,9 @@ type Reloader struct {
 	files Files
 
 	mu      sync.Mutex
-	seen    []stamp // at the last reading, good or not
-	at      time.Time
+	seen    []stamp   // at the last reading, good or not
+	since   time.Time // when the files were first seen so
+	at      time.Time // when they were read
 	failed  bool
 	current loaded
 }
@@ -50,8 +51,9 @@ type stamp struct {
 	info fs.FileInfo // nil when it could not be seen
 }
 
-// settled is how old a file must be for its stamp to be trusted: two changes
-// within one tick of a file system's clock look like one.
+// settled is how long a file must have had its stamp when it is read, by the
+// stamp or by our own clock, for the stamp to be trusted: two changes within one
+// tick of a file system's clock look like one.
 const settled = 2 * time.Second
 
 // NewReloader reads the files once. They must be usable now.
@@ -59,7 +61,8 @@ func NewReloader(files Files) (*Reloader, error) {
 	if files.ClientAuth == tls.NoClientCert {
 		files.ClientAuth = tls.RequireAndVerifyClientCert
 	}
-	r := &Reloader{files: files, at: time.Now()}
+	now := time.Now()
+	r := &Reloader{files: files, since: now, at: now}
 	r.seen = r.stamps()
 	var err error
 	r.current, err = r.load()
@@ -101,11 +104,15 @@ func (r *Reloader) get() loaded {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	seen, now := r.stamps(), time.Now()
-	if same(r.seen, seen, r.at) {
+	changed := !same(r.seen, seen)
+	if !changed && (r.at.Sub(r.since) >= settled || older(seen, r.at.Add(-settled))) {
 		return r.current
 	}
 	next, err := r.load()
-	news := !same(r.seen, seen, time.Time{}) || r.failed != (err != nil)
+	news := changed || r.failed != (err != nil)
+	if changed {
+		r.since = now
+	}
 	r.seen, r.at, r.failed = seen, now, err != nil
 	if err == nil {
 		r.current = next
@@ -133,9 +140,8 @@ func (r *Reloader) stamps() []stamp {
 	return all
 }
 
-// same reports whether the files are as they were when read at that time. With no
-// time, recent changes are not taken for possible further ones.
-func same(was, is []stamp, at time.Time) bool {
+// same reports whether the files are as they were.
+func same(was, is []stamp) bool {
 	for i := range was {
 		a, b := was[i].info, is[i].info
 		if a == nil || b == nil {
@@ -147,7 +153,15 @@ func same(was, is []stamp, at time.Time) bool {
 		if !os.SameFile(a, b) || a.Size() != b.Size() || !a.ModTime().Equal(b.ModTime()) {
 			return false
 		}
-		if !at.IsZero() && at.Sub(b.ModTime()) < settled {
+	}
+	return true
+}
+
+// older reports whether all files were changed before a time, for the last time, as
+// far as they are there.
+func older(all []stamp, then time.Time) bool {
+	for _, s := range all {
+		if s.info != nil && s.info.ModTime().After(then) {
 			return false
 		}
 	}

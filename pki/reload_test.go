@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/cryptctl/cryptctl/pki"
@@ -360,5 +361,57 @@ func TestOptionalClients(t *testing.T) {
 	}
 	if _, _, err := shake(t, r.Server(), forced); err == nil {
 		t.Error("a stranger's certificate passes")
+	}
+}
+
+// TestReloadFuture: files that are dated ahead of the clock, by a restored backup
+// or a clock that was set back, are read again for a while, and then trusted too.
+func TestReloadFuture(t *testing.T) {
+	a, ca := authority(t, "one")
+	f := newFolder(t)
+	pair, _ := issue(t, a, server())
+	f.put(f.Authorities, ca.Cert)
+	f.putPair(pair)
+	synctest.Test(t, func(t *testing.T) { // its clock is decades behind the files
+		r, err := pki.NewReloader(f.Files)
+		if err != nil {
+			t.Fatal(err)
+		}
+		breakUnseen(t, f.Cert)
+		r.Client()
+		if told := f.news(); len(told) != 1 || told[0] == nil {
+			t.Errorf("a change within the tick of a clock was not seen: %v", told)
+		}
+		breakUnseen(t, f.Cert)
+		time.Sleep(3 * time.Second)
+		r.Client()
+		if told := f.news(); len(told) != 1 || told[0] != nil {
+			t.Errorf("the whole file was not seen: %v", told)
+		}
+		breakUnseen(t, f.Cert)
+		r.Client()
+		if told := f.news(); len(told) != 0 {
+			t.Errorf("the files are still read at each handshake: %v", told)
+		}
+	})
+}
+
+// breakUnseen breaks a file, or mends it, without a trace in what stat says of it.
+func breakUnseen(t *testing.T, path string) {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content[0] ^= 1
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(path, time.Time{}, info.ModTime()); err != nil {
+		t.Fatal(err)
 	}
 }

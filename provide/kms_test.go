@@ -117,6 +117,7 @@ func TestKMSAuthorities(t *testing.T) {
 		{"nobody's", nil, config.KMS{Endpoint: secure}, false},
 		{"the configuration's", wrongPEM.Cert, config.KMS{Endpoint: secure, Authorities: rightPEM.Cert}, true},
 		{"the wrong ones of the configuration", rightPEM.Cert, config.KMS{Endpoint: secure, Authorities: wrongPEM.Cert}, false},
+		{"the machine's, beside a server in plaintext", rightPEM.Cert, config.KMS{Endpoint: secure, Endpoints: []string{"grpc://127.0.0.1:1"}}, true},
 		{"in plaintext", rightPEM.Cert, config.KMS{Endpoint: plain}, true},
 		{"asked for in plaintext", nil, config.KMS{Endpoint: plain, Authorities: rightPEM.Cert}, false},
 	} {
