@@ -127,8 +127,8 @@ func (r Request) check() error {
 		return errors.New("it has no name")
 	case !r.Server && !r.Client:
 		return errors.New("it is for neither a server nor a client; say which")
-	case len(r.Roles) > 0 && !r.Client:
-		return errors.New("roles are for clients, and it is for a server only")
+	case len(r.Roles) > 0 && r.Server:
+		return errors.New("roles are for clients, and it is for a server; give the server and the person a certificate each")
 	case r.Server && len(r.DNS) == 0 && len(r.IPs) == 0:
 		return errors.New("a server needs the names or addresses that clients call it by")
 	case r.TTL < 0:

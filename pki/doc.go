@@ -14,6 +14,10 @@
 //   - A Reloader uses a certificate and key that belong together, or goes on with
 //     the ones it had: files that are half replaced or broken end no service.
 //
+// A Reloader judges handshakes. A connection stays as it was judged, after its
+// certificate has ended and after the authorities were replaced: whoever serves it
+// judges the calls on it again, and ends it in time, as package kms/server does.
+//
 // What it does not do: revocation lists, and requests signed by others. Certificates
 // are given a short life, and a key that is lost is answered by a new authority.
 // Private keys are in a [secret.Bytes] as PEM, but crypto/tls and crypto/x509 hold

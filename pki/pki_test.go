@@ -129,6 +129,7 @@ func TestIssueRefuses(t *testing.T) {
 		{"no name", change(client(), func(r *pki.Request) { r.Name = "" }), "no name"},
 		{"neither", change(client(), func(r *pki.Request) { r.Client = false }), "neither a server nor a client"},
 		{"server with a role", change(server(), func(r *pki.Request) { r.Roles = []role.Role{role.Reader} }), "roles are for clients"},
+		{"both sides with a role", change(server(), func(r *pki.Request) { r.Client, r.Roles = true, []role.Role{role.Reader} }), "roles are for clients"},
 		{"server without a name", change(server(), func(r *pki.Request) { r.DNS, r.IPs = nil, nil }), "names or addresses"},
 		{"address as a name", change(server(), func(r *pki.Request) { r.DNS = []string{"10.0.0.1"} }), "no DNS name"},
 		{"empty DNS name", change(server(), func(r *pki.Request) { r.DNS = []string{""} }), "no DNS name"},

@@ -70,7 +70,7 @@ func NewReloader(files Files) (*Reloader, error) {
 }
 
 // Server returns a configuration for a server: TLS 1.3, no session tickets, so
-// that every connection is judged by the authorities of now.
+// that every connection is judged by the authorities of the time of its handshake.
 func (r *Reloader) Server() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
