@@ -145,12 +145,19 @@ func seal(ctx context.Context, k Key, volume *luks.VolumeKey, prints fingerprint
 // be changed, what an interrupted change left is cleaned. Blocked slots are not
 // errors: they are in the report, which is there also beside an error when
 // something was changed.
+//
+// When the context ends before anything is written, Apply may be called again.
 func (s *Session) Apply(ctx context.Context) (*Report, error) {
 	st, err := s.State(ctx)
 	if err != nil {
 		return nil, err
 	}
-	steps := Plan(st, s.opts.Policy)
+	r, err := s.run(ctx, s.notAgain(Plan(st, s.opts.Policy)))
+	return r.after(s.early), err
+}
+
+// run runs a plan.
+func (s *Session) run(ctx context.Context, steps []Step) (*Report, error) {
 	made, errs := enroll(ctx, s.toEnroll(steps), s.volume, s.prints, s.request, s.opts)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -162,7 +169,7 @@ func (s *Session) Apply(ctx context.Context) (*Report, error) {
 	}
 	steps = guard(steps)
 	before := s.header.SeqID()
-	err = s.commit(steps, made, func(Step) bool { return true })
+	err := s.commit(steps, made, func(Step) bool { return true })
 	if noArea(err) {
 		err = s.commitOneByOne(steps, made)
 	}
@@ -197,7 +204,7 @@ func noArea(err error) bool {
 func (s *Session) toEnroll(steps []Step) []Key {
 	return slices.DeleteFunc(slices.Clone(s.want), func(k Key) bool {
 		return !slices.ContainsFunc(steps, func(st Step) bool {
-			return st.Slot == k.Slot && (st.Action == Add || st.Action == Replace)
+			return st.Slot == k.Slot && makes(st.Action)
 		})
 	})
 }

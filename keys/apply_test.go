@@ -892,9 +892,12 @@ func TestOnFile(t *testing.T) {
 		{static(0, "zero"), sealer.Key(1), static(2, "two")},
 		{static(0, "zero"), sealer.Key(1), static(2, "other two")},
 	}
-	errs := make(chan error, len(want))
+	var sessions []*keys.Session
 	for _, want := range want {
-		s := open(t, file(), keys.Options{}, want...)
+		sessions = append(sessions, open(t, file(), keys.Options{}, want...))
+	}
+	errs := make(chan error, len(want))
+	for _, s := range sessions {
 		go func() { _, err := s.Apply(t.Context()); errs <- err }()
 	}
 	first, second := <-errs, <-errs

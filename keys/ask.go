@@ -32,6 +32,9 @@ func (s *Session) ask(ctx context.Context) {
 			continue
 		}
 		s.waiting++
+		if !k.Remote {
+			s.local++
+		}
 		req := s.request(k.Slot)
 		go func() {
 			p, identity, err := ask(ctx, k, req, token)
@@ -129,28 +132,40 @@ func (s *Session) token(k Key) (json.RawMessage, error) {
 	return t.JSON, nil
 }
 
-// next returns the answer to judge next: the cheapest of those at hand. It waits
-// only when there is none, and fails when the context ends.
-func (s *Session) next(ctx context.Context) (a answer, ok bool, err error) {
-	for s.waiting > 0 {
-		if len(s.ended) == 0 {
-			select {
-			case a := <-s.answers:
-				s.ended = append(s.ended, a)
-				s.waiting--
-			case <-ctx.Done():
-				return answer{}, false, context.Cause(ctx)
-			}
-			continue
-		}
+// arrived takes an answer in.
+func (s *Session) arrived(a answer) {
+	s.ended = append(s.ended, a)
+	s.waiting--
+	if !a.key.Remote {
+		s.local--
+	}
+}
+
+// drain takes in what has been answered.
+func (s *Session) drain() {
+	for {
 		select {
 		case a := <-s.answers:
-			s.ended = append(s.ended, a)
-			s.waiting--
-			continue
+			s.arrived(a)
 		default:
+			return
 		}
-		break
+	}
+}
+
+// next returns the answer to judge next: the cheapest of those at hand. It waits
+// only when there is none, for those of remote keys only if asked to, and fails
+// when the context ends.
+func (s *Session) next(ctx context.Context, remote bool) (a answer, ok bool, err error) {
+	s.drain()
+	for len(s.ended) == 0 && (s.local > 0 || remote && s.waiting > 0) {
+		select {
+		case a := <-s.answers:
+			s.arrived(a)
+			s.drain()
+		case <-ctx.Done():
+			return answer{}, false, context.Cause(ctx)
+		}
 	}
 	if ctx.Err() != nil {
 		return answer{}, false, context.Cause(ctx)

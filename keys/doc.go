@@ -18,7 +18,10 @@
 //   - All changes are one commit: at every instant the old set opens or the new.
 //   - Slots that this package did not make are foreign and stay, unless the
 //     caller prunes or adopts them.
-//   - One provider that fails or hangs does not stop the others.
+//   - One provider that fails or hangs does not stop the others. Keys of servers
+//     are waited for only where nothing else is left ([Open]), or where nobody waits
+//     ([Session.ApplyLocal], and Apply after it); no answer of theirs, and none,
+//     makes their slots go.
 //
 // A provider may be able to do more: a [Witness] tells which volume its token is
 // for, a [Checker] whether a token is as configured, and Key.Reseal whether a

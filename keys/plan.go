@@ -165,7 +165,7 @@ func errText(err error) string {
 // guard blocks every loss unless a configured key opens, or will when the plan
 // is done.
 func guard(steps []Step) []Step {
-	if slices.ContainsFunc(steps, func(s Step) bool { return s.Action == Keep || s.Action == Add || s.Action == Replace }) {
+	if slices.ContainsFunc(steps, func(s Step) bool { return s.Action == Keep || makes(s.Action) }) {
 		return steps
 	}
 	for i, s := range steps {

@@ -92,6 +92,10 @@ type Key struct {
 	Random bool
 	// Timeout bounds each call of the provider; 0 means DefaultTimeout.
 	Timeout time.Duration
+	// Remote says that the provider asks over the network, so that an answer may
+	// take as long as the timeout allows while nothing is wrong here: what can go on
+	// without it does, see [Session.ApplyLocal].
+	Remote bool
 	// Reseal, when there is one, is asked whether a key that is stale, as its
 	// provider said, may be made anew without [Policy.Reseal]; its error says why
 	// not.

@@ -44,6 +44,9 @@ type Report struct {
 	SeqID   uint64   `json:"seqid"`
 	Changed bool     `json:"changed"` // the header was written
 	Slots   []Result `json:"slots"`
+	// Asking are slots of remote keys that were not waited for: their lines are not
+	// the last word; see [Session.ApplyLocal].
+	Asking []int `json:"asking,omitempty"`
 }
 
 // Result is one line of a report.

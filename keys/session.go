@@ -25,7 +25,7 @@ type Options struct {
 	Passphrases []*secret.Bytes
 	// Former are keys of earlier configurations, which the header may still have
 	// when a change to the wanted ones was cut off. They are tried set by set when
-	// no wanted key opens.
+	// no wanted key opens; remote ones last.
 	Former [][]Key
 	// Log receives what happens; nil discards it.
 	Log *slog.Logger
@@ -62,18 +62,24 @@ type Session struct {
 	answers <-chan answer
 	ended   []answer // taken from answers, not judged yet
 	waiting int      // answers still to come
+	local   int      // of these, from keys that are not remote
 	states  map[int]KeyState
 	proved  map[int]recordEntry // of slots whose derivation was done here
 	// witnessed are the identities that tokens gave which did not open their slots.
 	witnessed map[int]string
 	stop      context.CancelFunc
+
+	early  *Report      // of ApplyLocal
+	failed map[int]Step // what ApplyLocal could not make, and does not try again
 }
 
 // Open asks the providers of all wanted keys whose slot exists, all at once, and
 // unlocks the volume with the first passphrase that opens its slot; of several
-// at hand the cheapest to derive goes first. Only when none opens are the
-// passphrases of the options tried. The providers that did not answer yet go on
-// in the background, under ctx; [Session.State] waits for them.
+// at hand the cheapest to derive goes first. Remote keys are waited for only when
+// nothing else opens that can be had here, former keys included. Only when none
+// opens are the passphrases of the options tried. The providers that did not
+// answer yet go on until Close or their time is up, whatever becomes of ctx;
+// [Session.State] waits for them.
 func Open(ctx context.Context, h *luks.Header, name string, want []Key, opts Options) (*Session, error) {
 	if err := CheckKeys(want); err != nil {
 		return nil, err
@@ -81,9 +87,10 @@ func Open(ctx context.Context, h *luks.Header, name string, want []Key, opts Opt
 	if err := h.Trusted(); err != nil { // no passphrase is asked for
 		return nil, fmt.Errorf("the header is refused: %w", err)
 	}
-	s := &Session{header: h, name: name, want: want, opts: opts, record: readRecord(h), states: map[int]KeyState{}, proved: map[int]recordEntry{}, witnessed: map[int]string{}}
-	ctx, s.stop = context.WithCancel(ctx)
-	s.ask(ctx)
+	s := &Session{header: h, name: name, want: want, opts: opts, record: readRecord(h), states: map[int]KeyState{}, proved: map[int]recordEntry{}, witnessed: map[int]string{}, failed: map[int]Step{}}
+	var asking context.Context
+	asking, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+	s.ask(asking)
 	if err := s.unlock(ctx); err != nil {
 		s.Close()
 		return nil, err
@@ -155,36 +162,50 @@ func (s *Session) request(slot int) Request {
 	return Request{UUID: s.header.UUID(), Volume: s.name, Slot: slot}
 }
 
-// unlock takes answers as they come until one opens its slot.
+// unlock takes answers as they come until one opens its slot. What needs a server
+// comes after what does not: the wanted keys, then the former ones.
 func (s *Session) unlock(ctx context.Context) error {
-	for s.volume == nil {
-		a, ok, err := s.next(ctx)
-		if err != nil {
+	var errs []error
+	for _, remote := range []bool{false, true} {
+		for s.volume == nil {
+			a, ok, err := s.next(ctx, remote)
+			if err != nil {
+				return err
+			}
+			if !ok {
+				break
+			}
+			if err := s.try(ctx, a); err != nil {
+				return err
+			}
+		}
+		if s.volume != nil {
+			return nil
+		}
+		refused, err := s.unlockFormer(ctx, remote)
+		if err != nil || s.volume != nil {
 			return err
 		}
-		if !ok {
-			return s.unlockOtherwise(ctx)
-		}
-		if err := s.try(ctx, a); err != nil {
-			return err
-		}
+		errs = append(errs, refused...)
 	}
-	return nil
+	return s.unlockByPassphrase(ctx, errs)
 }
 
 // try derives the slot's key with an answer and records the outcome. Only a
-// cancelled context is an error.
+// cancelled context is an error: the answer is kept for another try.
 func (s *Session) try(ctx context.Context, a answer) error {
-	defer a.passphrase.Wipe()
 	if a.err != nil {
 		s.judged(a, "", a.err)
 		return nil
 	}
 	v, err := s.header.Unlock(ctx, a.passphrase, luks.UnlockOptions{Slots: []int{a.key.Slot}, Limits: s.opts.Limits})
-	switch {
-	case ctx.Err() != nil:
+	if ctx.Err() != nil {
 		v.Wipe()
+		s.ended = append(s.ended, a)
 		return context.Cause(ctx)
+	}
+	defer a.passphrase.Wipe()
+	switch {
 	case errors.Is(err, luks.ErrWrongPassphrase):
 		s.witnessed[a.key.Slot] = a.identity
 		s.judged(a, "", fmt.Errorf("%w: it does not open slot %d", ErrRejected, a.key.Slot))
@@ -253,20 +274,30 @@ func (s *Session) judged(a answer, proof Proof, err error) {
 	s.opts.log().Info("key opens its slot", "volume", s.name, "slot", k.Slot, "kind", k.Kind, "proof", string(proof))
 }
 
-// unlockOtherwise is for when no wanted key opens.
-func (s *Session) unlockOtherwise(ctx context.Context) error {
-	var errs []error
+// unlockFormer tries the former keys, remote or others. What it returns beside an
+// error says why they do not open the volume.
+func (s *Session) unlockFormer(ctx context.Context, remote bool) (refused []error, err error) {
 	for _, set := range s.opts.Former {
+		set = slices.DeleteFunc(slices.Clone(set), func(k Key) bool { return k.Remote != remote })
+		if len(set) == 0 {
+			continue
+		}
 		v, err := Unlock(ctx, s.header, s.name, set, Options{Limits: s.opts.Limits, Log: s.opts.Log})
 		if err == nil {
 			s.opts.log().Warn("volume unlocked by a key of an earlier configuration", "volume", s.name, "slot", v.Slot())
-			return s.adopt(v)
+			return nil, s.adopt(v)
 		}
 		if ctx.Err() != nil {
-			return context.Cause(ctx)
+			return nil, context.Cause(ctx)
 		}
-		errs = append(errs, fmt.Errorf("an earlier configuration: %w", err))
+		refused = append(refused, fmt.Errorf("an earlier configuration: %w", err))
 	}
+	return refused, nil
+}
+
+// unlockByPassphrase is for when no key opens, which is what errs say of the former
+// ones.
+func (s *Session) unlockByPassphrase(ctx context.Context, errs []error) error {
 	for _, p := range s.opts.Passphrases {
 		v, err := s.header.Unlock(ctx, p, luks.UnlockOptions{Limits: s.opts.Limits})
 		if err == nil {

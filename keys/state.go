@@ -10,23 +10,12 @@ import (
 // State waits for the providers that have not answered, proves what they gave,
 // and returns what a plan needs. A passphrase that the record confirms costs
 // nothing, any other one key derivation.
-func (s *Session) State(ctx context.Context) (State, error) {
-	for {
-		a, ok, err := s.next(ctx)
-		if err != nil {
-			return State{}, err
-		}
-		if !ok {
-			break
-		}
-		if s.confirmed(a) {
-			s.judged(a, Fingerprint, nil)
-			a.passphrase.Wipe()
-			continue
-		}
-		if err := s.try(ctx, a); err != nil {
-			return State{}, err
-		}
+func (s *Session) State(ctx context.Context) (State, error) { return s.state(ctx, true) }
+
+// state is State, which does not wait for remote keys unless it is to.
+func (s *Session) state(ctx context.Context, remote bool) (State, error) {
+	if err := s.prove(ctx, remote); err != nil {
+		return State{}, err
 	}
 	var st State
 	for _, k := range s.header.Keyslots() {
@@ -40,14 +29,40 @@ func (s *Session) State(ctx context.Context) (State, error) {
 		st.Slots = append(st.Slots, slot)
 	}
 	for _, k := range s.want {
-		ks, asked := s.states[k.Slot]
-		if !asked {
-			ks = KeyState{Slot: k.Slot, Kind: k.Kind, Sealed: len(k.Tokens) > 0, Err: s.taken(k)}
-		}
-		s.consult(k, &ks)
-		st.Keys = append(st.Keys, ks)
+		st.Keys = append(st.Keys, s.keyState(k))
 	}
 	return st, nil
+}
+
+// prove judges the answers.
+func (s *Session) prove(ctx context.Context, remote bool) error {
+	for {
+		a, ok, err := s.next(ctx, remote)
+		if err != nil || !ok {
+			return err
+		}
+		if s.confirmed(a) {
+			s.judged(a, Fingerprint, nil)
+			a.passphrase.Wipe()
+			continue
+		}
+		if err := s.try(ctx, a); err != nil {
+			return err
+		}
+	}
+}
+
+// keyState is what is known of a key.
+func (s *Session) keyState(k Key) KeyState {
+	ks, asked := s.states[k.Slot]
+	if !asked {
+		ks = KeyState{Slot: k.Slot, Kind: k.Kind, Sealed: len(k.Tokens) > 0, Err: s.taken(k)}
+	}
+	s.consult(k, &ks)
+	if asked {
+		s.states[k.Slot] = ks // what may not be made anew is not asked about again
+	}
+	return ks
 }
 
 // consult asks what a key itself knows of the state it is in.
@@ -56,7 +71,7 @@ func (s *Session) consult(k Key, ks *KeyState) {
 	if ks.Proof != "" {
 		ks.Outdated = checkToken(k.Provider, TokenOf(s.header, k.Slot))
 	}
-	if errors.Is(ks.Err, ErrStale) && k.Reseal != nil {
+	if errors.Is(ks.Err, ErrStale) && k.Reseal != nil && ks.NotResealed == nil {
 		ks.NotResealed = k.Reseal(ks.Err)
 		ks.Reseal = ks.NotResealed == nil
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cryptctl/cryptctl/config"
+	"github.com/cryptctl/cryptctl/volume"
 )
 
 // Mode says when a configuration takes effect.
@@ -68,6 +69,7 @@ func (n *Node) Apply(ctx context.Context, text []byte, mode Mode) (*Applied, err
 		if err = n.install(ctx, text); err != nil {
 			n.phase(Maintenance, err.Error())
 		}
+		n.finish(ctx) // who brings a configuration wants to know what became of it
 	default:
 		return nil, fmt.Errorf("%w: the node is in phase %s; mode auto brings a configuration to a node in maintenance", ErrPhase, n.Status().Phase)
 	}
@@ -156,10 +158,13 @@ func (n *Node) enforce(ctx context.Context, m *machine) error {
 // that it adds. What cannot be done is in the error and the status.
 func (n *Node) activate(ctx context.Context, m *machine, trial bool) error {
 	before := n.config
-	n.config = m
+	n.use(m)
+	for _, name := range n.open() { // what is asked with other keys
+		n.stopAsking(name)
+	}
 	var errs []error
 	if n.toDo(stateName, before, m) {
-		report, err := n.rekeyState(ctx, m.encryption(stateName), trial)
+		report, err := n.rekeyState(ctx, m.encryption(stateName), trial, (*volume.Volume).Reconcile)
 		if report != nil || err != nil {
 			n.reconciled(stateName, report, err)
 		}
@@ -175,7 +180,7 @@ func (n *Node) activate(ctx context.Context, m *machine, trial bool) error {
 		if err := n.before("slots of " + name); err != nil {
 			return err
 		}
-		report, err := v.Rekey(ctx, encryptionOf(n.machine(), e, encryptions(former, name)...))
+		report, err := v.Rekey(ctx, n.encryptionOf(m, name, former))
 		n.reconciled(name, report, err)
 		if err == nil && v.Locked == nil {
 			err = n.files().record(name, v.Identity)
@@ -183,7 +188,7 @@ func (n *Node) activate(ctx context.Context, m *machine, trial bool) error {
 		errs = append(errs, err)
 	}
 	n.openOthers(ctx, m)
-	n.syncOthers(ctx)
+	n.syncOthers(ctx, (*volume.Volume).Reconcile)
 	for _, name := range append(m.names(), stateName) {
 		n.pending(name, m)
 	}
@@ -276,10 +281,7 @@ func (n *Node) pending(name string, m *machine) {
 			texts = append(texts, fmt.Sprintf("%s (%s)", d.What, d.When))
 		}
 	}
-	v := n.volumes[name]
-	if name == stateName {
-		v = n.state
-	}
+	v := n.volumeOf(name)
 	if v != nil && (v.Spec.Encryption != nil) != (m.encryption(name) != nil) && len(texts) == 0 {
 		texts = append(texts, encryptedText(m.encryption(name))+" (wipe)")
 	}

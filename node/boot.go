@@ -12,8 +12,10 @@ import (
 
 // Boot brings the node up as far as it goes: to Running, or to Maintenance when
 // it has no configuration yet. Its error says why STATE did not open; what is
-// wrong with other volumes is in the status. On a running node it tries again
-// what failed; a staged configuration waits for the next start.
+// wrong with other volumes is in the status. Keys whose servers have not answered
+// by then are seen to in the background, see [Node.Finish]; another call interrupts
+// that, and Close ends it. On a running node it tries again what failed, and waits
+// for it; a staged configuration waits for the next start.
 func (n *Node) Boot(ctx context.Context) error {
 	defer n.begin()()
 	if n.trial != nil {
@@ -111,11 +113,11 @@ func (n *Node) noState(ctx context.Context, err error) error {
 }
 
 // follow does what the configuration in force says. The node is Running when its
-// volumes are there, so that a key server that does not answer keeps nobody
-// waiting. The latch is closed before; where the TPM has a part in it, the slots
-// are brought in step before that.
+// volumes are there. The latch is closed before; where the TPM has a part in it,
+// the slots are brought in step before that. A key server that does not answer
+// keeps nobody waiting: its keys are left for finish.
 func (n *Node) follow(ctx context.Context, m *machine) {
-	n.config = m
+	n.use(m)
 	n.openOthers(ctx, m)
 	run := func() {
 		n.closeLatch(ctx) // whatever the configuration says, which may be a stranger's
@@ -126,7 +128,7 @@ func (n *Node) follow(ctx context.Context, m *machine) {
 		run()
 	}
 	n.syncState(ctx)
-	n.syncOthers(ctx)
+	n.syncOthers(ctx, (*volume.Volume).ReconcileLocal)
 	n.settle()
 	if sealed {
 		run()

@@ -23,6 +23,11 @@
 //   - A volume that is refused is named with the reason, is not mounted and not
 //     written; the others come up without it.
 //   - A configuration that needs a wipe first is applied by staging only.
+//   - A key server that does not answer holds up no boot of volumes that another key
+//     opens, whether the TPM's latch has to wait for slots or not, and no call on a
+//     node that is up. Its slots are seen to in the background; until then the
+//     volumes' keys stay in memory. What only it opens waits for it, and the node
+//     with it, for the time that a key may take.
 //
 // What it does not protect: META is not authenticated. Who can write the disk
 // can remove the recorded identity of STATE, and have STATE wiped.

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/cryptctl/cryptctl/config"
-	"github.com/cryptctl/cryptctl/keys"
 	"github.com/cryptctl/cryptctl/mapping"
 	"github.com/cryptctl/cryptctl/provide"
 	"github.com/cryptctl/cryptctl/secret"
@@ -94,22 +93,24 @@ func rank(name string) int {
 }
 
 // encryptionOf turns a configured encryption into one of package volume. Former
-// are other configurations of the same volume.
+// are other configurations of the same volume, which depend on the same.
 func encryptionOf(m provide.Machine, e *config.Encryption, former ...*config.Encryption) *volume.Encryption {
 	if e == nil {
 		return nil
 	}
-	return &volume.Encryption{
-		Keys: m.Keys(e.Keys), Former: formerKeys(m, former), Cipher: e.Cipher, KeySize: e.KeySize, SectorSize: e.BlockSize,
+	out := &volume.Encryption{
+		Keys: m.Keys(e.Keys), Cipher: e.Cipher, KeySize: e.KeySize, SectorSize: e.BlockSize,
 		Flags: mapping.Configured(e.Options, e.AllowDiscards),
 	}
+	for _, f := range former {
+		addFormer(out, m, f)
+	}
+	return out
 }
 
-func formerKeys(m provide.Machine, former []*config.Encryption) (sets [][]keys.Key) {
-	for _, f := range former {
-		if f != nil && len(f.Keys) > 0 {
-			sets = append(sets, m.Keys(f.Keys))
-		}
+// addFormer adds the keys of a former configuration, if there are any.
+func addFormer(to *volume.Encryption, m provide.Machine, former *config.Encryption) {
+	if to != nil && former != nil && len(former.Keys) > 0 {
+		to.Former = append(to.Former, m.Keys(former.Keys))
 	}
-	return sets
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cryptctl/cryptctl/config"
 	"github.com/cryptctl/cryptctl/keys"
 	"github.com/cryptctl/cryptctl/provide"
 	"github.com/cryptctl/cryptctl/secret"
@@ -39,6 +40,9 @@ type Options struct {
 	// Phase is called when the node's phase changes, in the middle of a flow: it
 	// must not call one.
 	Phase func(Phase, string)
+	// Configured is called when a configuration comes into force, on trial too, in
+	// the middle of a flow as well. Its secrets are wiped some time later.
+	Configured func(*config.Config)
 }
 
 // Phase is how far a node has come.
@@ -79,6 +83,14 @@ type Node struct {
 	trial   *trial
 	latched bool // until the next boot, the TPM unseals no key that has a latch
 
+	// asking are the volumes whose remote keys were not waited for; see finish.
+	asking map[string]bool
+	// unlatched is by volume the configuration under which all its keys with a latch
+	// were seen to be in step, in this boot.
+	unlatched map[string]*machine
+	// interrupt ends what goes on in the background, and waits for that.
+	interrupt func()
+
 	// used are configurations that were read; the flow's end wipes those that are
 	// not in force.
 	used []*machine
@@ -110,6 +122,7 @@ func New(opts Options) *Node {
 		opts.Keys.Log = slog.New(slog.DiscardHandler)
 	}
 	n := &Node{opts: opts, log: opts.Keys.Log, volumes: map[string]*volume.Volume{}, inStep: map[string]*machine{}, reports: map[string]*keys.Report{}}
+	n.asking, n.unlatched, n.interrupt = map[string]bool{}, map[string]*machine{}, func() {}
 	n.view.status.Phase = Booting
 	return n
 }
@@ -133,10 +146,7 @@ func (n *Node) Close(ctx context.Context) error {
 
 // closeVolume closes one volume, STATE included.
 func (n *Node) closeVolume(name string) error {
-	v := n.volumes[name]
-	if name == stateName {
-		v = n.state
-	}
+	v := n.volumeOf(name)
 	if v == nil {
 		return nil
 	}
@@ -149,7 +159,9 @@ func (n *Node) closeVolume(name string) error {
 	// volume's directory is not the volume's any more.
 	n.view.volume(name, func(s *VolumeStatus) { s.Phase, s.Dir = VolumeClosed, "" })
 	delete(n.inStep, name)
+	delete(n.unlatched, name)
 	delete(n.reports, name)
+	n.stopAsking(name)
 	if delete(n.volumes, name); name == stateName {
 		n.state, n.config = nil, nil
 		n.salt.Wipe()
@@ -158,26 +170,51 @@ func (n *Node) closeVolume(name string) error {
 	return err
 }
 
-// begin starts a flow; what it returns ends it: no secret stays but those of the
-// configurations in force and before a trial.
+// begin starts a flow; what it returns ends it. Nothing goes on in the background
+// in between.
 func (n *Node) begin() (end func()) {
 	n.mu.Lock()
+	n.interrupt()
 	return func() {
-		for _, v := range n.volumes {
-			v.Release()
-		}
-		if n.state != nil {
-			n.state.Release()
-		}
-		n.used = slices.DeleteFunc(n.used, func(m *machine) bool {
-			if m == n.config || n.trial != nil && m == n.trial.before {
-				return false
-			}
-			m.wipe()
-			return true
-		})
+		n.release()
+		n.finishLater()
 		n.mu.Unlock()
 	}
+}
+
+// release gives up all secrets but those of the configurations in force and before
+// a trial, and of volumes whose key servers are still asked.
+func (n *Node) release() {
+	for _, name := range n.open() {
+		if !n.asking[name] || n.config == nil {
+			n.stopAsking(name)
+			n.volumeOf(name).Release()
+		}
+	}
+	n.used = slices.DeleteFunc(n.used, func(m *machine) bool {
+		if m == n.config || n.trial != nil && m == n.trial.before {
+			return false
+		}
+		m.wipe()
+		return true
+	})
+}
+
+// open are the names of all open volumes, STATE first and then as they are mounted.
+func (n *Node) open() []string {
+	names := mountOrder(n.volumes, false)
+	if n.state != nil {
+		names = append([]string{stateName}, names...)
+	}
+	return names
+}
+
+// volumeOf returns an open volume, STATE included; nil when it is not open.
+func (n *Node) volumeOf(name string) *volume.Volume {
+	if name == stateName {
+		return n.state
+	}
+	return n.volumes[name]
 }
 
 // read reads a configuration, whose secrets live until a flow ends that does not
@@ -192,6 +229,14 @@ func (n *Node) read(name string, text []byte) (*machine, error) {
 
 func (n *Node) opener() *volume.Opener {
 	return &volume.Opener{System: n.opts.System, Keys: n.opts.Keys}
+}
+
+// use makes a configuration the one in force.
+func (n *Node) use(m *machine) {
+	n.config = m
+	if n.opts.Configured != nil {
+		n.opts.Configured(m.Config)
+	}
 }
 
 // machine is what providers depend on.

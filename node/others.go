@@ -8,7 +8,7 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/cryptctl/cryptctl/config"
+	"github.com/cryptctl/cryptctl/provide"
 	"github.com/cryptctl/cryptctl/volume"
 )
 
@@ -69,10 +69,9 @@ func (n *Node) openOther(ctx context.Context, m *machine, name string, known *vo
 	if slices.Contains(n.opts.Accept, name) {
 		known = nil
 	}
-	enc := m.encryption(name)
 	spec := volume.Spec{
-		Name: name, Filesystem: m.filesystem(name), Known: known, MayFormat: enc != nil,
-		Encryption: encryptionOf(n.machine(), enc, encryptions(former, name)...),
+		Name: name, Filesystem: m.filesystem(name), Known: known, MayFormat: m.encryption(name) != nil,
+		Encryption: n.encryptionOf(m, name, former),
 	}
 	v, err := n.opener().Open(ctx, device, spec)
 	if err == nil || !errors.Is(err, volume.ErrEmpty) {
@@ -94,12 +93,19 @@ func (n *Node) openPlainNew(ctx context.Context, device string, spec volume.Spec
 	return v, errors.Join(err, n.noteWipe(spec.Name, false))
 }
 
-// encryptions returns how each configuration encrypts a volume.
-func encryptions(all []*machine, name string) (out []*config.Encryption) {
-	for _, m := range all {
-		out = append(out, m.encryption(name))
+// encryptionOf is how a configuration has a volume other than STATE encrypted. Its
+// keys and those of former configurations trust the authorities of their own.
+func (n *Node) encryptionOf(m *machine, name string, former []*machine) *volume.Encryption {
+	trusting := func(m *machine) provide.Machine {
+		out := n.machine()
+		out.TrustedRoots = m.TrustedRoots
+		return out
 	}
-	return out
+	e := encryptionOf(trusting(m), m.encryption(name))
+	for _, f := range former {
+		addFormer(e, trusting(f), f.encryption(name))
+	}
+	return e
 }
 
 // take mounts an open volume and notes which one it is.
@@ -125,7 +131,7 @@ func (n *Node) take(ctx context.Context, v *volume.Volume) error {
 }
 
 // syncOthers brings the slots of all volumes in line that were just opened.
-func (n *Node) syncOthers(ctx context.Context) {
+func (n *Node) syncOthers(ctx context.Context, sync reconciler) {
 	for _, name := range mountOrder(n.volumes, false) {
 		v := n.volumes[name]
 		if v.Spec.Encryption == nil || v.Locked == nil && v.Reconciled() {
@@ -134,7 +140,7 @@ func (n *Node) syncOthers(ctx context.Context) {
 		if err := n.before("slots of " + name); err != nil {
 			return
 		}
-		report, err := v.Reconcile(ctx)
+		report, err := sync(v, ctx)
 		n.reconciled(name, report, err)
 	}
 }

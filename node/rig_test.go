@@ -48,6 +48,9 @@ func newRig(t testing.TB, users ...string) *rig {
 
 // renew forgets the node as a reboot does.
 func (r *rig) renew() {
+	if r.Node != nil {
+		r.Abandon()
+	}
 	opts := r.opts
 	opts.System = r.sys
 	r.Node = node.New(opts)

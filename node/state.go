@@ -154,14 +154,14 @@ func (n *Node) makeState(ctx context.Context, e *config.Encryption) error {
 // syncState brings STATE's slots in line with the configuration in force, and
 // META with the slots.
 func (n *Node) syncState(ctx context.Context) {
-	report, err := n.rekeyState(ctx, n.config.encryption(stateName), false)
+	report, err := n.rekeyState(ctx, n.config.encryption(stateName), false, (*volume.Volume).ReconcileLocal)
 	n.reconciled(stateName, report, err)
 	n.pending(stateName, n.config)
 }
 
 // rekeyState gives STATE the keys of an encryption. On trial, META goes on
 // saying that those before are in force, and keeps the new ones as candidates.
-func (n *Node) rekeyState(ctx context.Context, want *config.Encryption, trial bool) (*keys.Report, error) {
+func (n *Node) rekeyState(ctx context.Context, want *config.Encryption, trial bool, sync reconciler) (*keys.Report, error) {
 	if want == nil || n.state.Spec.Encryption == nil {
 		return nil, nil // a wipe is needed, or there is nothing to do
 	}
@@ -170,7 +170,7 @@ func (n *Node) rekeyState(ctx context.Context, want *config.Encryption, trial bo
 		return nil, err
 	}
 	if sameKeys(notes.state, want) && len(notes.candidates) == 0 {
-		return n.inPlace(ctx, want, notes)
+		return n.inPlace(ctx, want, notes, sync)
 	}
 	candidates := notes.candidates
 	if !sameKeys(notes.state, want) {
@@ -182,33 +182,45 @@ func (n *Node) rekeyState(ctx context.Context, want *config.Encryption, trial bo
 	if err := n.before("slots of STATE"); err != nil {
 		return nil, err
 	}
-	report, err := n.state.Rekey(ctx, encryptionOf(n.machine(), want, notes.sets()...))
+	if err := n.state.Reopen(ctx, encryptionOf(n.machine(), want, notes.sets()...)); err != nil {
+		return nil, err
+	}
+	report, err := sync(n.state, ctx)
 	if report == nil || trial || !proven(report) {
 		return report, err
 	}
+	return report, errors.Join(err, n.noteKeys(report, err, notes, want))
+}
+
+// noteKeys has META say that STATE opens by these keys, of which one was seen to
+// open it, and which others its slots may still have.
+func (n *Node) noteKeys(report *keys.Report, err error, notes *notes, want *config.Encryption) error {
 	var left []*config.Encryption
 	if err != nil || report.Blocked() > 0 {
 		left = stillNeeded(report, withSet(withSet(notes.candidates, notes.state), nil), want)
 	}
-	return report, errors.Join(err, n.changeNotes(func(e *editor) {
+	return n.changeNotes(func(e *editor) {
 		e.state(want)
 		e.candidates(left)
 		if n.state.Identity != nil {
 			e.identity(n.state.Identity)
 		}
-	}))
+	})
 }
 
 // inPlace brings STATE's slots in line with keys that META has already.
-func (n *Node) inPlace(ctx context.Context, want *config.Encryption, notes *notes) (*keys.Report, error) {
+func (n *Node) inPlace(ctx context.Context, want *config.Encryption, notes *notes, sync reconciler) (*keys.Report, error) {
 	if !n.state.Reconciled() {
 		// META, by which it was opened, does not say all that is to be known of a key.
 		if err := n.state.Reconfigure(encryptionOf(n.machine(), want)); err != nil {
 			return nil, err
 		}
-		return n.state.Reconcile(ctx)
+		return sync(n.state, ctx)
 	}
-	report, err := n.state.Rekey(ctx, encryptionOf(n.machine(), want))
+	if err := n.state.Reopen(ctx, encryptionOf(n.machine(), want)); err != nil {
+		return nil, err
+	}
+	report, err := sync(n.state, ctx)
 	if id := n.state.Identity; id != nil && notes.identity == nil { // it was mapped, and no key opened it
 		err = errors.Join(err, n.changeNotes(func(e *editor) { e.identity(id) }))
 	}

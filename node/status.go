@@ -50,6 +50,7 @@ type VolumeStatus struct {
 	Kinds     []string      `json:"kinds,omitempty"`     // of the configured keys, by slot
 	Pending   []string      `json:"pending,omitempty"`   // changes that are not in force
 	Slots     []keys.Result `json:"slots,omitempty"`     // of the last reconciliation
+	Asking    []int         `json:"asking,omitempty"`    // slots whose key servers have not answered yet
 	Errors    []string      `json:"errors,omitempty"`    // of the last attempt
 }
 
@@ -125,10 +126,11 @@ func (n *Node) opened(v *volume.Volume) {
 
 // isOff reports whether a slot is not as configured. One that cannot be checked
 // since the latch was closed, and that was in step before with the same key, is.
-func (n *Node) isOff(name string, slot keys.Result, before *machine) bool {
+func (n *Node) isOff(name string, slot keys.Result) bool {
 	if slot.Outcome != keys.WasBlocked {
 		return false
 	}
+	before := n.unlatched[name]
 	if !n.latched || before == nil || before.encryption(name) == nil || n.config.encryption(name) == nil {
 		return true
 	}
@@ -143,19 +145,19 @@ func (n *Node) reconciled(name string, r *keys.Report, err error) {
 	if r != nil {
 		n.reports[name] = r
 	}
-	before := n.inStep[name]
-	if delete(n.inStep, name); r != nil && err == nil && !slices.ContainsFunc(r.Slots, func(s keys.Result) bool { return n.isOff(name, s, before) }) {
-		n.inStep[name] = n.config
-	}
+	n.askLater(name, r)
+	n.compare(name, r, err)
 	n.view.volume(name, func(s *VolumeStatus) {
-		s.Errors = nil
+		s.Errors, s.Asking = nil, nil
 		if r != nil {
-			s.Slots, s.Kinds = r.Slots, nil
+			if s.Slots, s.Kinds = r.Slots, nil; n.asking[name] {
+				s.Asking = r.Asking
+			}
 			for _, slot := range r.Slots {
 				if slot.Kind != "" && slot.Outcome != keys.StayedForeign && slot.Outcome != keys.Removed {
 					s.Kinds = append(s.Kinds, slot.Kind)
 				}
-				if n.isOff(name, slot, before) {
+				if n.isOff(name, slot) && !slices.Contains(s.Asking, slot.Slot) {
 					s.Errors = append(s.Errors, fmt.Sprintf("slot %d: %s", slot.Slot, slot.Reason))
 				}
 			}
@@ -164,6 +166,25 @@ func (n *Node) reconciled(name string, r *keys.Report, err error) {
 			s.Errors = append(s.Errors, err.Error())
 		}
 	})
+}
+
+// compare notes whether a volume's slots are as configured, and those of them
+// that cannot be seen once the latch is closed.
+func (n *Node) compare(name string, r *keys.Report, err error) {
+	delete(n.inStep, name)
+	if r == nil || err != nil {
+		return
+	}
+	off := slices.DeleteFunc(slices.Clone(r.Slots), func(s keys.Result) bool { return !n.isOff(name, s) })
+	if len(off) == 0 {
+		n.inStep[name] = n.config
+	}
+	latched := func(s keys.Result) bool {
+		return slices.ContainsFunc(n.config.encryption(name).Keys, func(k config.Key) bool { return k.Slot == s.Slot && hasLatch(k) })
+	}
+	if n.config.encryption(name) != nil && !slices.ContainsFunc(off, latched) {
+		n.unlatched[name] = n.config
+	}
 }
 
 // WriteTable writes the status for people.
@@ -195,6 +216,9 @@ func (s Status) WriteTable(w io.Writer) error {
 	for _, v := range s.Volumes {
 		for _, p := range v.Pending {
 			fmt.Fprintf(w, "%s: pending: %s\n", v.Name, p)
+		}
+		for _, slot := range v.Asking {
+			fmt.Fprintf(w, "%s: slot %d: its key server has not answered yet\n", v.Name, slot)
 		}
 		for _, e := range v.Errors {
 			fmt.Fprintf(w, "%s: %s\n", v.Name, strings.ReplaceAll(e, "\n", "\n  "))

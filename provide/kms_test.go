@@ -112,16 +112,22 @@ func TestKMSAuthorities(t *testing.T) {
 		machine []byte
 		c       config.KMS
 		opens   bool
+		trusted []byte
 	}{
-		{"the machine's", rightPEM.Cert, config.KMS{Endpoint: secure}, true},
-		{"nobody's", nil, config.KMS{Endpoint: secure}, false},
-		{"the configuration's", wrongPEM.Cert, config.KMS{Endpoint: secure, Authorities: rightPEM.Cert}, true},
-		{"the wrong ones of the configuration", rightPEM.Cert, config.KMS{Endpoint: secure, Authorities: wrongPEM.Cert}, false},
-		{"the machine's, beside a server in plaintext", rightPEM.Cert, config.KMS{Endpoint: secure, Endpoints: []string{"grpc://127.0.0.1:1"}}, true},
-		{"in plaintext", rightPEM.Cert, config.KMS{Endpoint: plain}, true},
-		{"asked for in plaintext", nil, config.KMS{Endpoint: plain, Authorities: rightPEM.Cert}, false},
+		{"the machine's", rightPEM.Cert, config.KMS{Endpoint: secure}, true, nil},
+		{"trusted beside the system's", nil, config.KMS{Endpoint: secure}, true, rightPEM.Cert},
+		{"trusted beside the machine's", wrongPEM.Cert, config.KMS{Endpoint: secure}, true, rightPEM.Cert},
+		{"the machine's, beside trusted ones", rightPEM.Cert, config.KMS{Endpoint: secure}, true, wrongPEM.Cert},
+		{"trusted, for a key that names others", nil, config.KMS{Endpoint: secure, Authorities: wrongPEM.Cert}, false, rightPEM.Cert},
+		{"trusted, in plaintext", nil, config.KMS{Endpoint: plain}, true, rightPEM.Cert},
+		{"nobody's", nil, config.KMS{Endpoint: secure}, false, nil},
+		{"the configuration's", wrongPEM.Cert, config.KMS{Endpoint: secure, Authorities: rightPEM.Cert}, true, nil},
+		{"the wrong ones of the configuration", rightPEM.Cert, config.KMS{Endpoint: secure, Authorities: wrongPEM.Cert}, false, nil},
+		{"the machine's, beside a server in plaintext", rightPEM.Cert, config.KMS{Endpoint: secure, Endpoints: []string{"grpc://127.0.0.1:1"}}, true, nil},
+		{"in plaintext", rightPEM.Cert, config.KMS{Endpoint: plain}, true, nil},
+		{"asked for in plaintext", nil, config.KMS{Endpoint: plain, Authorities: rightPEM.Cert}, false, nil},
 	} {
-		m := provide.Machine{UUID: nodeUUID, KMS: kms.Options{Authorities: test.machine, Budget: time.Second}}
+		m := provide.Machine{UUID: nodeUUID, KMS: kms.Options{Authorities: test.machine, Budget: time.Second}, TrustedRoots: test.trusted}
 		p, _, err := m.Keys([]config.Key{{Slot: 3, KMS: &test.c}})[0].Provider.Enroll(t.Context(), request())
 		p.Wipe()
 		if (err == nil) != test.opens || err != nil && !errors.Is(err, keys.ErrUnavailable) {

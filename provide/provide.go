@@ -34,6 +34,10 @@ type Machine struct {
 	// first: before STATE is open it names endpoints only, so that whatever else they
 	// need, such as the authorities of a boot image, is here.
 	KMS kms.Options
+	// TrustedRoots are what the configuration trusts beside that, as PEM. They are
+	// for keys that name no authorities of their own; not for those of STATE, which
+	// opens before the configuration is read.
+	TrustedRoots []byte
 
 	TPM      *tpm.Device                                  // of tpm keys; default [tpm.System]
 	Boot     func() (tpm.Boot, error)                     // signed PCR policies; default [tpm.ReadBoot]

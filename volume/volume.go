@@ -44,22 +44,51 @@ func (v *Volume) Mount(ctx context.Context, dir string) error {
 func (v *Volume) Dir() string { return v.dir }
 
 // Reconcile makes the slots match the keys of the specification, with the keys
-// that opened the volume. It waits for providers that have not answered yet.
+// that opened the volume. It waits for providers that have not answered yet. When
+// the context ends before that it may be called again.
 func (v *Volume) Reconcile(ctx context.Context) (*keys.Report, error) {
+	if err := v.mayReconcile(); err != nil {
+		return nil, err
+	}
+	report, err := v.session.Apply(ctx)
+	if report != nil || ctx.Err() == nil {
+		v.Release()
+	}
+	return report, v.about(err)
+}
+
+// ReconcileLocal is Reconcile without waiting for remote keys; see
+// [keys.Session.ApplyLocal]. When it leaves any, the volume is not reconciled and
+// Reconcile does the rest.
+func (v *Volume) ReconcileLocal(ctx context.Context) (*keys.Report, error) {
+	if err := v.mayReconcile(); err != nil {
+		return nil, err
+	}
+	report, err := v.session.ApplyLocal(ctx)
+	if err != nil || len(report.Asking) == 0 {
+		v.Release()
+	}
+	return report, v.about(err)
+}
+
+func (v *Volume) mayReconcile() error {
 	switch {
 	case v.Spec.Encryption == nil:
-		return nil, fmt.Errorf("volume %s: it is plain and has no slots", v.Spec.Name)
+		return fmt.Errorf("volume %s: it is plain and has no slots", v.Spec.Name)
 	case v.Locked != nil:
-		return nil, v.Locked
+		return v.Locked
 	case v.session == nil:
-		return nil, errors.New("the slots are reconciled already")
+		return errors.New("the slots are reconciled already")
 	}
-	defer v.Release()
-	report, err := v.session.Apply(ctx)
-	if err != nil {
-		err = fmt.Errorf("volume %s: %w", v.Spec.Name, err)
+	return nil
+}
+
+// about says which volume an error is about.
+func (v *Volume) about(err error) error {
+	if err == nil {
+		return nil
 	}
-	return report, err
+	return fmt.Errorf("volume %s: %w", v.Spec.Name, err)
 }
 
 // Reconfigure gives the keys of an open volume other settings, before its slots
@@ -74,40 +103,55 @@ func (v *Volume) Reconfigure(e *Encryption) error {
 // Rekey makes the slots of an open volume match other keys: one of them, or a
 // former one, must open it now.
 func (v *Volume) Rekey(ctx context.Context, e *Encryption) (*keys.Report, error) {
-	v.Release()
-	if v.Spec.Encryption == nil {
-		return nil, fmt.Errorf("volume %s: it is plain and has no slots", v.Spec.Name)
-	}
-	file, err := luks.OpenFile(v.Device, luks.ReadWrite)
-	if err != nil {
+	if err := v.Reopen(ctx, e); err != nil {
 		return nil, err
 	}
-	v.file = file
 	defer v.Release()
-	h, err := luks.Read(file)
+	return v.Reconcile(ctx)
+}
+
+// Reopen unlocks an open volume by other keys, or former ones, so that its slots
+// can be reconciled with them.
+func (v *Volume) Reopen(ctx context.Context, e *Encryption) error {
+	v.Release()
+	if v.Spec.Encryption == nil {
+		return fmt.Errorf("volume %s: it is plain and has no slots", v.Spec.Name)
+	}
+	err := v.reopen(ctx, e)
 	if err != nil {
-		return nil, fmt.Errorf("volume %s: %w", v.Spec.Name, err)
+		v.Release()
+	}
+	return v.about(err)
+}
+
+func (v *Volume) reopen(ctx context.Context, e *Encryption) (err error) {
+	if v.file, err = luks.OpenFile(v.Device, luks.ReadWrite); err != nil {
+		return err
+	}
+	h, err := luks.Read(v.file)
+	if err != nil {
+		return err
 	}
 	opts := v.opener.Keys
 	opts.Former = e.Former
 	if v.session, err = keys.Open(ctx, h, v.Spec.Name, e.Keys, opts); err != nil {
-		return nil, fmt.Errorf("volume %s: %w", v.Spec.Name, err)
+		return err
 	}
 	known := v.Identity
 	if known == nil {
 		known = v.Spec.Known
 	}
 	if err := known.check(h, v.session.VolumeKey()); err != nil {
-		return nil, fmt.Errorf("volume %s: %w", v.Spec.Name, err)
+		return err
 	}
 	if v.Locked != nil {
 		id, err := identify(h, v.session.VolumeKey(), v.Filesystem != None)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		v.Locked, v.Identity, v.Slot = nil, &id, v.session.VolumeKey().Slot()
 	}
-	return v.Reconcile(ctx)
+	return nil
 }
 
 // Close unmounts the volume and takes its mapping away. In use, it stays, with a

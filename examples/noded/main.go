@@ -10,6 +10,8 @@
 //	noded.cost=light      new keyslots cost next to nothing: for tests
 //	noded.try=DURATION    how long a configuration is on trial
 //	noded.root=DIR        goes before every mount point
+//	noded.address=A/BITS  of the first network card; key servers are in its network
+//	noded.kms-authorities=FILE  in the boot image: who may issue their certificates
 package main
 
 import (
@@ -28,12 +30,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cryptctl/cryptctl/config"
+	"github.com/cryptctl/cryptctl/kms"
+	"github.com/cryptctl/cryptctl/logging"
 	"github.com/cryptctl/cryptctl/luks/kdf"
 	"github.com/cryptctl/cryptctl/node"
 	"github.com/cryptctl/cryptctl/volume"
 )
 
 func main() {
+	kms.QuietGRPC()
 	do := run
 	if os.Getpid() == 1 {
 		do = guard
@@ -58,6 +64,9 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	if err := setNetwork(words["noded.address"]); err != nil {
+		fmt.Println("noded:", err) // other keys may open the volumes
+	}
 	if program := words["noded.run"]; program != "" {
 		child := exec.Command(program)
 		child.Stdout, child.Stderr = os.Stdout, os.Stderr
@@ -65,8 +74,11 @@ func run() error {
 			return err
 		}
 	}
+	local := slog.NewTextHandler(os.Stdout, nil)
+	remote := logging.NewSender(logging.Options{Service: "noded", Local: local})
+	defer closeLog(remote)
 	how, reboot := unix.LINUX_REBOOT_CMD_POWER_OFF, make(chan struct{}, 1)
-	n, err := newNode(words, func() { reboot <- struct{}{} })
+	n, err := newNode(words, slog.New(remote.Handler(local)), func() { reboot <- struct{}{} }, func(c *config.Config) { remote.Set(c.Logging) })
 	if err != nil {
 		return err
 	}
@@ -91,7 +103,15 @@ func run() error {
 	if err := n.Close(context.Background()); err != nil {
 		fmt.Println("noded:", err) // file systems that are in use survive it
 	}
+	closeLog(remote)
 	return powerOff(how)
+}
+
+// closeLog has what is left of the log sent, for a moment.
+func closeLog(s *logging.Sender) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	s.Close(ctx)
 }
 
 func boot(ctx context.Context, n *node.Node) {
@@ -104,16 +124,22 @@ func boot(ctx context.Context, n *node.Node) {
 }
 
 // newNode makes the node that the command line describes.
-func newNode(words map[string]string, reboot func()) (*node.Node, error) {
+func newNode(words map[string]string, log *slog.Logger, reboot func(), configured func(*config.Config)) (*node.Node, error) {
 	opts := node.Options{
 		System: volume.Linux{},
 		Root:   words["noded.root"],
 		Reboot: reboot,
 		Phase: func(p node.Phase, reason string) {
 			fmt.Printf("noded: %s: %s\n", p, strings.ReplaceAll(reason, "\n", "; "))
+			log.Info("the node is "+string(p), "reason", reason)
 		},
+		Configured: configured,
 	}
-	opts.Keys.Log = slog.New(slog.NewTextHandler(os.Stdout, nil))
+	opts.Keys.Log = log
+	var err error
+	if opts.Machine.KMS.Authorities, err = readAuthorities(words["noded.kms-authorities"]); err != nil {
+		return nil, err
+	}
 	if words["noded.cost"] == "light" {
 		opts.Keys.Cost = kdf.Light()
 	}
