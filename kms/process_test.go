@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// enrollOnce says on stdout how it went. KMS_TEST_ENDPOINT, _CA (a path) and
+// enrollOnce says on stdout how it went. KMS_TEST_ENDPOINT, _CA, _ROOTS (paths) and
 // _BUDGET are the options; _DNS is the address of a name server.
 func enrollOnce() {
 	if server := os.Getenv("KMS_TEST_DNS"); server != "" {
@@ -52,9 +52,11 @@ func enrollOnce() {
 	}
 	opts := kms.Options{Endpoints: []string{os.Getenv("KMS_TEST_ENDPOINT")}, NodeUUID: nodeUUID}
 	var err error
-	if path := os.Getenv("KMS_TEST_CA"); path != "" {
-		if opts.Authorities, err = os.ReadFile(path); err != nil {
-			panic(err)
+	for name, bundle := range map[string]*[]byte{"CA": &opts.Authorities, "ROOTS": &opts.TrustedRoots} {
+		if path := os.Getenv("KMS_TEST_" + name); path != "" {
+			if *bundle, err = os.ReadFile(path); err != nil {
+				panic(err)
+			}
 		}
 	}
 	if opts.Budget, err = time.ParseDuration(os.Getenv("KMS_TEST_BUDGET")); err != nil {
@@ -93,6 +95,36 @@ func TestQuietGRPC(t *testing.T) {
 	for _, env := range []string{"GRPC_GO_LOG_SEVERITY_LEVEL=error", "GRPC_GO_LOG_SEVERITY_LEVEL=info", "GRPC_GO_LOG_VERBOSITY_LEVEL=99"} {
 		if stdout, stderr := child(t, "quiet", env); stdout+stderr != "" {
 			t.Errorf("%s: %q", env, stdout+stderr)
+		}
+	}
+}
+
+// TestSystemRoots: the system's authorities are trusted, others beside them, and
+// not beside those that an option names.
+func TestSystemRoots(t *testing.T) {
+	t.Parallel()
+	ours, theirs := newParty(t), newParty(t)
+	dir := t.TempDir()
+	for name, ca := range map[string]party{"ours": ours, "theirs": theirs} {
+		if err := os.WriteFile(dir+"/"+name, ca.ca, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	server := "KMS_TEST_ENDPOINT=https://" + serve(t, newFake(), ours.config(t))
+	for _, test := range []struct {
+		system, options string
+		enrolls         bool
+	}{
+		{"ours", "", true},
+		{"theirs", "", false},
+		{"ours", "KMS_TEST_ROOTS=" + dir + "/theirs", true},
+		{"theirs", "KMS_TEST_ROOTS=" + dir + "/ours", true},
+		{"ours", "KMS_TEST_CA=" + dir + "/theirs", false},
+		{"theirs", "KMS_TEST_CA=" + dir + "/ours", true},
+	} {
+		stdout, stderr := child(t, "enroll", server, test.options, "KMS_TEST_BUDGET=700ms", "SSL_CERT_FILE="+dir+"/"+test.system, "SSL_CERT_DIR="+dir+"/none")
+		if (stdout == "enrolled: <nil>\n") != test.enrolls {
+			t.Errorf("the system has %s, the options are %q: %s%s", test.system, test.options, stdout, stderr)
 		}
 	}
 }

@@ -34,6 +34,8 @@ type Options struct {
 	// Authorities are certificates, as PEM, of those who may issue the server's.
 	// Default the system's.
 	Authorities []byte
+	// TrustedRoots are more of them, beside Authorities or the system's.
+	TrustedRoots []byte
 	// Certificate and Key, as PEM, are what the node shows the server. Default
 	// nothing. The key is copied: the caller may wipe it after New.
 	Certificate []byte

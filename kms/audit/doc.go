@@ -17,7 +17,7 @@
 //
 //	Append ─┐                      ┌─> all of the group return
 //	Append ─┼─> group ─> write, sync, head
-//	Append ─┘      ^ the first who finds the disk free takes the group there
+//	Append ─┘      ^ the first of the group takes it there once the disk is free
 //
 // What is guaranteed: when [Log.Append] returned nil the record is synced and
 // chained. When it returned an error the answer must not be given; the record may

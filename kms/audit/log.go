@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -39,6 +40,8 @@ type Log struct {
 	closed bool
 	broken error // why no record can be written any more
 
+	syncs atomic.Uint64 // of records
+
 	turn chan struct{} // held by the one who writes
 	buf  []byte        // of the holder of turn
 }
@@ -65,18 +68,20 @@ func (l *Log) Append(e Event) error {
 	}
 	g := l.next
 	g.members = append(g.members, members)
+	first := len(g.members) == 1
 	l.mu.Unlock()
 
-	select {
-	case <-g.done:
-	case l.turn <- struct{}{}:
-		l.lead(g)
-		<-l.turn
+	if !first { // who was takes all of the group there
+		<-g.done
+		return g.err
 	}
+	l.turn <- struct{}{}
+	l.lead(g)
+	<-l.turn
 	return g.err
 }
 
-// lead commits g, unless the one who had the turn before did.
+// lead commits g, unless Close did.
 func (l *Log) lead(g *group) {
 	l.gather(g)
 	l.mu.Lock()
@@ -138,6 +143,7 @@ func (l *Log) commit(head Head, members [][]byte) (Head, error) {
 	for _, m := range members {
 		l.buf, after = link(l.buf, after, m)
 	}
+	l.syncs.Add(1)
 	if undone, err := l.disk.append(l.buf, after); err != nil {
 		if !undone {
 			return head, fmt.Errorf("%w: %w", ErrUnusable, err)
@@ -146,6 +152,10 @@ func (l *Log) commit(head Head, members [][]byte) (Head, error) {
 	}
 	return after, nil
 }
+
+// Syncs returns how often records were synced since the log was opened: many of
+// them share one.
+func (l *Log) Syncs() uint64 { return l.syncs.Load() }
 
 // Head returns the last record that is synced.
 func (l *Log) Head() Head {

@@ -3,6 +3,7 @@ package audit
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -53,7 +54,9 @@ type Verifier struct {
 	torn        *Fault
 	tail        int // bytes of the torn line
 	each        func(line []byte, h Head) error
-	offset      int64 // end of the last whole record in the current file
+	offset      int64        // end of the last whole record in the current file
+	skipped     int          // lines of it that were read before
+	stop        func() error // asked before each record
 }
 
 // Read checks one file. The first file of a log that was archived in part may
@@ -64,7 +67,7 @@ func (v *Verifier) Read(name string, r io.Reader) error {
 	}
 	v.offset = 0
 	lines := bufio.NewReaderSize(r, MaxLine)
-	for n := 1; ; n++ {
+	for n := v.skipped + 1; ; n++ {
 		line, err := lines.ReadSlice('\n')
 		switch {
 		case err == nil:
@@ -77,6 +80,11 @@ func (v *Verifier) Read(name string, r io.Reader) error {
 			return &Fault{Foreign, name, n, v.last.Seq + 1, fmt.Sprintf("a line of more than %d bytes", MaxLine)}
 		default:
 			return fmt.Errorf("audit log %s: %w", name, err)
+		}
+		if v.stop != nil {
+			if err := v.stop(); err != nil {
+				return err
+			}
 		}
 		if f := v.record(line); f != nil {
 			f.File, f.Line = name, n
@@ -162,6 +170,11 @@ type Report struct {
 // written meanwhile is not yet named by the head, and counts as unfinished. The Report counts what was read
 // up to a [Fault].
 func Verify(dir string, heads ...Head) (Report, error) {
+	return VerifyContext(context.Background(), dir, heads...)
+}
+
+// VerifyContext is Verify that ends with an error once ctx does.
+func VerifyContext(ctx context.Context, dir string, heads ...Head) (Report, error) {
 	own, err := readHead(dir)
 	if err != nil {
 		return Report{}, err
@@ -170,7 +183,7 @@ func Verify(dir string, heads ...Head) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	v := Verifier{Heads: append(heads, own)}
+	v := Verifier{Heads: append(heads, own), stop: ctx.Err}
 	var rep Report
 	for _, name := range names {
 		if err = v.file(filepath.Join(dir, name)); err != nil {

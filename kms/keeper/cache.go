@@ -4,12 +4,14 @@ import (
 	"container/list"
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/cryptctl/cryptctl/kms/blob"
+	"github.com/cryptctl/cryptctl/kms/kek"
 	"github.com/cryptctl/cryptctl/kms/policy"
 	"github.com/cryptctl/cryptctl/secret"
 )
@@ -36,11 +38,14 @@ func newKnown(node blob.Node, revision uint64, rec *record) *known {
 
 // policy returns the node's state; the zero Node if it has none.
 func (k *known) policy() policy.Node {
-	if k.rec == nil {
+	if !k.there() {
 		return policy.Node{}
 	}
 	return k.rec.Policy
 }
+
+// there reports whether the node is registered.
+func (k *known) there() bool { return k.rec != nil && !k.rec.Purged }
 
 // has reports whether there is this version of its key; any, for 0.
 func (k *known) has(version uint32) bool {
@@ -121,13 +126,17 @@ func (k *Keeper) unwrap(ctx context.Context, node blob.Node, rec *record, versio
 	if !ok {
 		return nil, denied(node, KeyRetired, nil)
 	}
+	if err := k.notRetired(ctx, node, kek.Version(wrapped.Wrapped), readAge); err != nil {
+		return nil, err
+	}
+	k.asked.kek.Add(1)
 	key, err := k.o.KEK.Unwrap(ctx, wrapped.Wrapped, associated(node, version))
 	if err == nil && key.Len() != blob.KeySize {
 		key.Wipe()
 		err = errors.New("it is not a node key")
 	}
 	if err != nil {
-		return nil, unavailable(node, NoKEK, err)
+		return nil, noKEK(node, err)
 	}
 	return key, nil
 }
@@ -141,6 +150,7 @@ type cache struct {
 	recent  list.List                   // most recent in front
 	buckets map[blob.Node]policy.Bucket
 	seen    map[blob.Node]Seen // of nodes that have a record
+	sources map[netip.Prefix]policy.Bucket
 }
 
 // saw notes that a node was here.
@@ -184,7 +194,8 @@ func (c *cache) put(n *known) *known {
 			if old.revision == n.revision {
 				return old
 			}
-			return n // a reader that is late; used once and not kept
+			n.wipe() // a reader that is late: nobody knows n but him, so it keeps no key
+			return n
 		}
 		gone = append(gone, c.remove(e))
 	}
@@ -265,4 +276,5 @@ func (c *cache) rest(now time.Time) {
 			delete(c.buckets, node)
 		}
 	}
+	maps.DeleteFunc(c.sources, func(_ netip.Prefix, b policy.Bucket) bool { return b.Full(now) })
 }

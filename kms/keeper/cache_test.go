@@ -3,6 +3,7 @@ package keeper
 import (
 	"container/list"
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 )
 
 func emptyCache(size int) *cache {
-	return &cache{size: size, nodes: map[blob.Node]*list.Element{}, buckets: map[blob.Node]policy.Bucket{}, seen: map[blob.Node]Seen{}}
+	return &cache{size: size, nodes: map[blob.Node]*list.Element{}, buckets: map[blob.Node]policy.Bucket{}, seen: map[blob.Node]Seen{}, sources: map[netip.Prefix]policy.Bucket{}}
 }
 
 // with returns a node that has a key in memory, and the key.
@@ -50,9 +51,12 @@ func TestCacheKeepsTheNewest(t *testing.T) {
 	if c.put(recent) != recent || oldKey.Len() != 0 {
 		t.Error("the old one's key is still in memory")
 	}
-	late, _ := with("a", 1)
+	late := newKnown("a", 1, &record{})
 	if c.put(late) != late || find(c, "a", 2) != recent || recentKey.Len() == 0 {
 		t.Error("a late reader threw out the newest one")
+	}
+	if late.add(1, secret.Random(32)) {
+		t.Error("a late reader keeps a key, and nobody would wipe it")
 	}
 	twin, _ := with("a", 2)
 	if c.put(twin) != recent {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cryptctl/cryptctl/kms/blob"
+	"github.com/cryptctl/cryptctl/kms/kek"
 	"github.com/cryptctl/cryptctl/kms/policy"
 )
 
@@ -31,12 +32,16 @@ const (
 	BadRequest   policy.Reason = "bad-request"    // Malformed: the node's name, the data or the blob
 	ImportOff    policy.Reason = "import-off"     // Malformed: a reference blob, and no key to open it
 	NotAuthentic policy.Reason = "not-authentic"  // Denied: the blob is another node's, or damaged
-	KeyRetired   policy.Reason = "key-retired"    // Denied: the version that sealed it is gone, or never was
+	KeyRetired   policy.Reason = "key-retired"    // Denied: the version that sealed it is gone
 	Imported     policy.Reason = "of-other-node"  // Denied: another node brought this reference blob first
-	TooMany      policy.Reason = "too-many-nodes" // Denied: no room for one more node
-	NoKEK        policy.Reason = "kek"            // Unavailable: the key-encryption key
-	NoStore      policy.Reason = "store"          // Unavailable: the store
-	NoAudit      policy.Reason = "audit"          // Unavailable: the audit log
+	TooMany      policy.Reason = "too-many-nodes" // RateLimited: no room for one more node
+	// TooManyPending is RateLimited: too many wait for approval, or of its network.
+	TooManyPending policy.Reason = "too-many-pending"
+	NoKEK          policy.Reason = "kek"         // Unavailable: the key-encryption key
+	KEKVersion     policy.Reason = "kek-version" // Unavailable until an operator mends it: the version that wrapped the key is not here, or retired
+	KEKRefuses     policy.Reason = "kek-refuses" // Unavailable until an operator mends it: wrapped by another KEK, or damaged
+	NoStore        policy.Reason = "store"       // Unavailable: the store
+	NoAudit        policy.Reason = "audit"       // Unavailable: the audit log
 )
 
 // Error is why a request, or an operator's change, was not done. All errors of
@@ -112,4 +117,19 @@ func denied(node blob.Node, why policy.Reason, err error) *Error {
 
 func unavailable(node blob.Node, what policy.Reason, err error) *Error {
 	return &Error{Code: Unavailable, Node: node, Reason: what, Err: err}
+}
+
+// noKEK is unavailable for what the KEK said: no time mends a version that is gone.
+func noKEK(node blob.Node, err error) *Error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
+	}
+	what := NoKEK
+	switch {
+	case errors.Is(err, kek.ErrVersion):
+		what = KEKVersion
+	case errors.Is(err, kek.ErrNotAuthentic):
+		what = KEKRefuses
+	}
+	return unavailable(node, what, err)
 }

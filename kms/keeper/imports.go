@@ -3,8 +3,8 @@ package keeper
 import (
 	"context"
 	"errors"
-	"fmt"
 	"iter"
+	"strings"
 
 	"github.com/cryptctl/cryptctl/kms/blob"
 	"github.com/cryptctl/cryptctl/kms/store"
@@ -14,22 +14,34 @@ import (
 // imports lists the reference blobs of a node.
 func (k *Keeper) imports(ctx context.Context, id blob.Node) iter.Seq2[importItem, error] {
 	return func(yield func(importItem, error) bool) {
-		for item, err := range k.o.Store.List(ctx, importPrefix) {
+		for item, err := range k.o.Store.List(ctx, importsOf(id)) {
 			if err != nil {
 				yield(importItem{}, unavailable(id, NoStore, err))
 				return
 			}
-			i, err := parseImported(item.Value)
-			if err != nil {
-				err = unavailable(id, NoStore, fmt.Errorf("record %s: %w", item.Name, err))
-			} else if i.Node != id || len(i.Blob) == 0 {
-				continue
+			name := importPrefix + strings.TrimPrefix(item.Name, importsOf(id))
+			i, revision, err := k.imported(ctx, id, name, 0)
+			if err == nil && (i == nil || i.Node != id || len(i.Blob) == 0) {
+				continue // it was not stored, or another node was faster
 			}
-			if !yield(importItem{item.Name, item.Revision, i}, err) {
+			if !yield(importItem{name, revision, i}, err) {
 				return
 			}
 		}
 	}
+}
+
+// importsOf begins the names of a node's reference blobs.
+func importsOf(id blob.Node) string { return importsPrefix + string(id) + "/" }
+
+// listImport makes the name by which a node's reference blob is found. It is there
+// before the blob: what is listed and not there does no harm.
+func (k *Keeper) listImport(ctx context.Context, id blob.Node, name string) error {
+	_, err := k.swap(ctx, importsOf(id)+strings.TrimPrefix(name, importPrefix), 0, []byte("{}"))
+	if err != nil && !errors.Is(err, store.ErrConflict) { // it is there
+		return unavailable(id, NoStore, err)
+	}
+	return nil
 }
 
 type importItem struct {
@@ -51,8 +63,8 @@ func (k *Keeper) resealImports(ctx context.Context, id blob.Node, below uint32) 
 			return err
 		}
 		b, err := blob.Parse(i.Blob)
-		if err != nil || b.KeyVersion >= below {
-			continue
+		if err != nil || b.KeyVersion >= below || !n.has(b.KeyVersion) {
+			continue // the last: it opens never again, with or without this
 		}
 		var data *secret.Bytes
 		if data, err = k.openWith(ctx, t, n, b); err == nil {

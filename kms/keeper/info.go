@@ -56,7 +56,7 @@ func (k *Keeper) Info(ctx context.Context, node string) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	if n.rec == nil {
+	if !n.there() {
 		return Info{}, fmt.Errorf("node %s: %w", id, ErrUnknown)
 	}
 	return k.info(id, n.rec), nil
@@ -74,6 +74,9 @@ func (k *Keeper) Nodes(ctx context.Context) iter.Seq2[Info, error] {
 			id := blob.Node(strings.TrimPrefix(item.Name, nodePrefix))
 			rec, err := parseRecord(item.Value)
 			info := Info{Node: id}
+			if err == nil && rec.Purged {
+				continue
+			}
 			if err == nil {
 				info = k.info(id, rec)
 			} else {

@@ -22,10 +22,16 @@ import (
 // revocation on one server may stay unseen by another one.
 const MaxAge = time.Second
 
+// readAge is the half of it for what was read before; the other half is for the
+// KEK and the audit log, and after that it is read and decided again.
+const readAge = MaxAge / 2
+
 // The defaults of Options.
 const (
 	DefaultCache    = 1024    // with a page of locked memory for each key
 	DefaultMaxNodes = 100_000 // registered by nodes themselves
+
+	DefaultMaxPending = 10_000
 )
 
 // Recorder takes audit records. An [audit.Log] is one.
@@ -45,20 +51,27 @@ type Options struct {
 	Import *blob.Reference
 	// Cache is how many nodes are kept with their keys unwrapped.
 	Cache int
-	// MaxNodes is how many nodes there may be for one more to register itself;
-	// each server counts those it found at its start and its own.
+	// MaxNodes is how many nodes with keys there may be for one more to register
+	// itself. Each server counts those it found and its own, and all of them again
+	// before it refuses, once a minute.
 	MaxNodes int
-	Now      func() time.Time // default time.Now
+	// MaxPending is how many may wait for approval for one more to ask for it.
+	// Anybody can make up names, so they take no room from those with keys.
+	MaxPending int
+	Now        func() time.Time // default time.Now
 }
 
 // Keeper seals and unseals. Its methods may be called from many goroutines.
 type Keeper struct {
 	o     Options
 	cache cache
-	count atomic.Int64 // nodes
 	rules atomic.Pointer[storedRules]
 
+	counted counted
+	probed  atomic.Pointer[probe]
+
 	answers pool
+	asked   asked
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -71,8 +84,9 @@ type Request struct {
 	Actor  string     // whose certificate it was, for the record; may be empty
 }
 
-// New returns a keeper. It counts the nodes, so the store must be there. Store,
-// KEK and Audit stay the caller's to close, after [Keeper.Close].
+// New returns a keeper. Store and KEK need not be there: until they are, it answers
+// Unavailable. Store, KEK and Audit stay the caller's to close, after
+// [Keeper.Close].
 func New(ctx context.Context, o Options) (*Keeper, error) {
 	if o.Store == nil || o.KEK == nil || o.Audit == nil {
 		return nil, errors.New("keeper: a store, a key-encryption key and an audit log are needed")
@@ -86,21 +100,24 @@ func New(ctx context.Context, o Options) (*Keeper, error) {
 	if o.MaxNodes <= 0 {
 		o.MaxNodes = DefaultMaxNodes
 	}
+	if o.MaxPending <= 0 {
+		o.MaxPending = DefaultMaxPending
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	k := &Keeper{o: o}
 	k.cache.size, k.cache.nodes, k.cache.buckets = o.Cache, map[blob.Node]*list.Element{}, map[blob.Node]policy.Bucket{}
-	k.cache.seen = map[blob.Node]Seen{}
+	k.cache.seen, k.cache.sources = map[blob.Node]Seen{}, map[netip.Prefix]policy.Bucket{}
 	k.rules.Store(&storedRules{rules: o.Rules})
-	for _, err := range o.Store.List(ctx, nodePrefix) {
-		if err != nil {
-			return nil, fmt.Errorf("keeper: count the nodes: %w", err)
-		}
-		k.count.Add(1)
-	}
+	k.counted.turn = make(chan struct{}, 1)
 	ctx, k.stop = context.WithCancel(context.WithoutCancel(ctx))
 	k.done.Go(func() { k.run(ctx) })
+	k.done.Go(func() { k.countNodes(ctx) })
+	if p, ok := o.KEK.(prober); ok {
+		k.probed.Store(&probe{err: ErrNotAsked})
+		k.done.Go(func() { k.watchKEK(ctx, p) })
+	}
 	return k, nil
 }
 
@@ -133,14 +150,20 @@ func (k *Keeper) run(ctx context.Context) {
 // sweep wipes nodes whose record was changed, and forgets buckets at rest.
 func (k *Keeper) sweep(ctx context.Context) {
 	k.cache.rest(k.o.Now())
+	now := k.generation()
 	for _, n := range k.cache.all() {
-		e, err := k.o.Store.Get(ctx, nodePrefix+string(n.node), MaxAge)
+		if now > 0 && n.checked.Load() == now {
+			continue // nothing changed since
+		}
+		e, err := k.get(ctx, nodePrefix+string(n.node), MaxAge)
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return // the store is not there: nothing can be used anyway
 		}
 		if e.Revision != n.revision {
 			k.cache.drop(n.node, n.revision)
+			continue
 		}
+		n.checked.Store(now)
 	}
 }
 
@@ -160,7 +183,7 @@ func (k *Keeper) node(ctx context.Context, id blob.Node, age time.Duration) (*kn
 			return n, nil
 		}
 	}
-	e, err := k.o.Store.Get(ctx, nodePrefix+string(id), age)
+	e, err := k.get(ctx, nodePrefix+string(id), age)
 	if errors.Is(err, store.ErrNotFound) {
 		return newKnown(id, 0, nil), nil
 	}
@@ -185,15 +208,18 @@ func (k *Keeper) save(ctx context.Context, n *known, rec *record) error {
 	if err != nil {
 		return unavailable(n.node, NoStore, fmt.Errorf("record of the node: %w", err))
 	}
-	if _, err = k.o.Store.Swap(ctx, nodePrefix+string(n.node), n.revision, text); err != nil {
+	if n.revision == 0 { // counted before there is one more
+		if err := k.count(ctx); err != nil {
+			return err
+		}
+	}
+	if _, err = k.swap(ctx, nodePrefix+string(n.node), n.revision, text); err != nil {
 		if errors.Is(err, store.ErrConflict) {
 			return err
 		}
 		return unavailable(n.node, NoStore, err)
 	}
-	if n.revision == 0 {
-		k.count.Add(1)
-	}
+	k.counted.change(n.rec, rec)
 	k.cache.drop(n.node, n.revision)
 	return nil
 }
@@ -201,27 +227,35 @@ func (k *Keeper) save(ctx context.Context, n *known, rec *record) error {
 // addKey gives a record one more version of the node's key.
 func (k *Keeper) addKey(ctx context.Context, node blob.Node, rec *record) error {
 	if len(rec.Keys) >= maxKeys {
-		return denied(node, TooMany, fmt.Errorf("%d versions of its key are kept; retire some", maxKeys))
+		return fmt.Errorf("%w: %d versions of the key of node %s are kept; retire some", ErrRefused, maxKeys, node)
 	}
 	key := secret.Random(blob.KeySize)
 	defer key.Wipe()
 	version := rec.Last + 1
-	wrapped, err := k.o.KEK.Wrap(ctx, key, associated(node, version))
+	wrapped, err := k.wrap(ctx, key, associated(node, version))
 	if err != nil {
-		return unavailable(node, NoKEK, err)
+		return noKEK(node, err)
+	}
+	made := nodeKey{Version: version, Wrapped: wrapped, Made: k.o.Now().UTC()}
+	if err := k.proveWrapped(ctx, node, made, key); err != nil {
+		return err
 	}
 	rec.Last = version
-	rec.Keys = append(rec.Keys, nodeKey{Version: version, Wrapped: wrapped, Made: k.o.Now().UTC()})
+	rec.Keys = append(rec.Keys, made)
 	return nil
 }
 
-// Ready says why the server cannot answer, as far as asking costs nothing.
-func (k *Keeper) Ready(ctx context.Context) error {
-	if _, err := k.o.Store.Get(ctx, "ready", MaxAge); err != nil && !errors.Is(err, store.ErrNotFound) {
-		return unavailable("", NoStore, err)
+// proveWrapped looks whether a wrapped key opens, before it is stored: the newest
+// version is the one that seals, and with one that does not open the node would
+// have nothing sealed ever again.
+func (k *Keeper) proveWrapped(ctx context.Context, node blob.Node, made nodeKey, key *secret.Bytes) error {
+	back, err := k.unwrap(ctx, node, &record{Keys: []nodeKey{made}}, made.Version)
+	if err != nil {
+		return err
 	}
-	if log, ok := k.o.Audit.(interface{ Err() error }); ok && log.Err() != nil {
-		return unavailable("", NoAudit, log.Err())
+	defer back.Wipe()
+	if !back.Equal(key) {
+		return unavailable(node, NoKEK, fmt.Errorf("key version %d came back as another key when it was wrapped; it was not stored", made.Version))
 	}
 	return nil
 }

@@ -265,6 +265,26 @@ func TestTroubleCostsNoToken(t *testing.T) {
 	b.refused(nodeA, raw, keeper.RateLimited, policy.RateLimited)
 }
 
+// TestNoRateForGarbage: a stranger who knows a node's name, and has no blob of it,
+// uses up nothing of what the node may have.
+func TestNoRateForGarbage(t *testing.T) {
+	o := open()
+	o.Rules.Limit = policy.Limit{PerHour: 1, Burst: 1}
+	_, with := reference(t)
+	b := start(t, with(o))
+	raw, other := b.sealed(nodeA, "data"), b.sealed(nodeB, "of another node")
+	garbage := bytes.Clone(raw)
+	garbage[len(garbage)-1] ^= 1
+	for range 5 {
+		b.refused(nodeA, garbage, keeper.Denied, keeper.NotAuthentic)
+		b.refused(nodeA, other, keeper.Denied, keeper.NotAuthentic)
+		b.refused(nodeA, make([]byte, blob.ReferenceSize), keeper.Denied, keeper.NotAuthentic)
+	}
+	b.opens(nodeA, raw, "data")
+	b.refused(nodeA, raw, keeper.RateLimited, policy.RateLimited)
+	b.refused(nodeA, garbage, keeper.RateLimited, policy.RateLimited)
+}
+
 func TestSteadyUnseal(t *testing.T) {
 	b := start(t, open())
 	raw := b.sealed(nodeA, "data")
@@ -547,7 +567,7 @@ func TestMovedKey(t *testing.T) {
 	b.ok(err)
 	_, err = b.store.Swap(t.Context(), "node/"+nodeB, other.Revision, a.Value)
 	b.ok(err)
-	b.refused(nodeB, raw, keeper.Unavailable, keeper.NoKEK)
+	b.refused(nodeB, raw, keeper.Unavailable, keeper.KEKRefuses)
 }
 
 func TestDamagedRecord(t *testing.T) {
@@ -574,12 +594,12 @@ func TestTooManyNodes(t *testing.T) {
 	b := start(t, o)
 	b.sealed(nodeA, "a")
 	b.sealed(nodeB, "b")
-	b.sealRefused(nodeC, 32, keeper.Denied, keeper.TooMany)
+	b.sealRefused(nodeC, 32, keeper.RateLimited, keeper.TooMany)
 	b.sealed(nodeA, "known ones go on")
 	dir := b.dir
 	b.stop()
 	again := startIn(t, dir, o)
-	again.sealRefused(nodeC, 32, keeper.Denied, keeper.TooMany)
+	again.sealRefused(nodeC, 32, keeper.RateLimited, keeper.TooMany)
 	again.ok(again.Approve(t.Context(), op, nodeC, keeper.Approval{}))
 	again.sealed(nodeC, "by an operator")
 }

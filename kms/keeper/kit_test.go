@@ -283,6 +283,8 @@ func (b *bench) ok(err error) {
 	}
 }
 
+var elsewhere = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}
+
 // op is who changes things in the tests.
 var op = keeper.Operator{Name: "op", Source: home}
 

@@ -120,6 +120,8 @@ func (m *model) expect(name string, n *modelNode, b *modelBlob) policy.Reason {
 	switch {
 	case n.says() != "":
 		return n.says()
+	case !b.reference && b.version > n.last: // it never was
+		return keeper.NotAuthentic
 	case len(n.versions) == 0:
 		return keeper.KeyRetired
 	case b.reference && b.node != name:

@@ -40,12 +40,20 @@ func (o Operator) event(op string) audit.Event {
 
 // Approval is what an operator grants. It replaces what was granted before.
 type Approval struct {
-	Until    time.Time // zero: without end
+	Until    time.Time // zero: without end. With one it is not good before it was given either, less an hour
 	Networks []netip.Prefix
 	Limit    policy.Limit
+	// Keep leaves the node's own networks and limit as they are.
+	Keep bool
 	// Reinstate is needed for a node that is revoked.
 	Reinstate bool
+	// Judge, if not nil, is asked with the node as it is, and nothing comes between
+	// its answer and the change; an error refuses the approval.
+	Judge func(policy.Node) error
 }
+
+// clockSkew is how far the clocks of servers on one store may differ.
+const clockSkew = time.Hour
 
 // Approve lets a node in: one that is pending, frozen or forgotten, or one that
 // was never seen.
@@ -54,11 +62,22 @@ func (k *Keeper) Approve(ctx context.Context, by Operator, node string, a Approv
 		if r.Policy.State == policy.Revoked && !a.Reinstate {
 			return fmt.Errorf("%w: it is revoked; say that it shall be reinstated", ErrRefused)
 		}
-		r.Policy = policy.Node{State: policy.Approved, Until: a.Until.UTC(), Networks: a.Networks, Limit: a.Limit}
+		if a.Judge != nil {
+			if err := a.Judge(r.Policy); err != nil {
+				return err
+			}
+		}
+		networks, limit := a.Networks, a.Limit
+		if a.Keep {
+			networks, limit = r.Policy.Networks, r.Policy.Limit
+		}
+		r.Policy = policy.Node{State: policy.Approved, Until: a.Until.UTC(), Networks: networks, Limit: limit}
+		r.Approved = k.o.Now().UTC()
 		if a.Until.IsZero() {
 			r.Policy.Until = time.Time{}
+		} else {
+			r.Policy.Since = r.Approved.Add(-clockSkew)
 		}
-		r.Approved = k.o.Now().UTC()
 		return nil
 	})
 }
@@ -129,9 +148,6 @@ func (k *Keeper) RetireKeys(ctx context.Context, by Operator, node string, below
 	if err != nil {
 		return 0, malformed("", err)
 	}
-	if err := k.resealImports(ctx, id, below); err != nil {
-		return 0, err
-	}
 	err = k.edit(ctx, "retire-keys", by, node, func(_ blob.Node, r *record) error {
 		newest, ok := r.key(0)
 		switch {
@@ -140,14 +156,17 @@ func (k *Keeper) RetireKeys(ctx context.Context, by Operator, node string, below
 		case below > newest.Version:
 			return fmt.Errorf("%w: version %d seals; rotate the key first, or forget the node", ErrRefused, newest.Version)
 		}
+		if err := k.resealImports(ctx, id, below); err != nil {
+			return err
+		}
 		kept := slices.DeleteFunc(slices.Clone(r.Keys), func(key nodeKey) bool { return key.Version < below })
 		destroyed, r.Keys = len(r.Keys)-len(kept), kept
 		return nil
 	})
-	if err != nil || destroyed == 0 {
+	if err != nil {
 		return 0, err
 	}
-	return destroyed, k.scrub(ctx)
+	return destroyed, k.scrub(ctx) // with nothing to destroy too: an earlier one may have failed here
 }
 
 // Forget destroys all of a node's keys, and returns how many: what it sealed opens
@@ -166,7 +185,7 @@ func (k *Keeper) Forget(ctx context.Context, by Operator, node, confirm string) 
 		if len(r.Keys) == 0 && r.Policy.State == policy.Unknown {
 			return fmt.Errorf("%w: node %s", ErrUnknown, id)
 		}
-		destroyed, r.Keys = len(r.Keys), nil
+		destroyed, r.Keys, r.Below = len(r.Keys), nil, r.Last+1
 		if r.Policy.State != policy.Revoked {
 			r.Policy = policy.Node{State: policy.Forgotten}
 		}
@@ -230,10 +249,7 @@ func (k *Keeper) change(ctx context.Context, id blob.Node, change func(blob.Node
 		if err != nil {
 			return err
 		}
-		rec := &record{Format: recordFormat, Made: k.o.Now().UTC()}
-		if n.rec != nil {
-			rec = n.rec.clone()
-		}
+		rec := k.draft(n)
 		if err := change(id, rec); err != nil {
 			return err
 		}

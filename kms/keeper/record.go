@@ -21,6 +21,8 @@ const (
 
 	nodePrefix   = "node/"
 	importPrefix = "import/"
+	// importsPrefix is for names that say which reference blobs a node brought.
+	importsPrefix = "imports/"
 )
 
 // record is what is stored of a node. It is read strictly: a member that an older
@@ -29,10 +31,12 @@ type record struct {
 	Format   int         `json:"format"`
 	Policy   policy.Node `json:"policy"`
 	Made     time.Time   `json:"made"`
-	Approved time.Time   `json:"approved,omitzero"`      // by an operator
-	Last     uint32      `json:"last_version,omitempty"` // of all versions that ever were
-	Keys     []nodeKey   `json:"keys,omitempty"`         // oldest first; the last one seals
-	Comment  string      `json:"comment,omitempty"`      // an operator's, on the last change
+	Approved time.Time   `json:"approved,omitzero"`         // by an operator
+	Last     uint32      `json:"last_version,omitempty"`    // of all versions that ever were
+	Keys     []nodeKey   `json:"keys,omitempty"`            // oldest first; the last one seals
+	Comment  string      `json:"comment,omitempty"`         // an operator's, on the last change
+	Below    uint32      `json:"forgotten_below,omitempty"` // versions that were destroyed when the node was forgotten
+	Purged   bool        `json:"purged,omitempty"`          // as if it had never been; names are not deleted
 }
 
 // nodeKey is one version of a node's key.
@@ -63,6 +67,12 @@ func parseRecord(text []byte) (*record, error) {
 	}
 	if len(r.Keys) > maxKeys {
 		return nil, fmt.Errorf("%d keys, at most %d", len(r.Keys), maxKeys)
+	}
+	if len(r.Keys) > 0 && r.Keys[0].Version < r.Below || r.Below > r.Last+1 {
+		return nil, fmt.Errorf("a key that was forgotten, below version %d", r.Below)
+	}
+	if r.Purged && (r.Last > 0 || r.Policy.State != policy.Pending) {
+		return nil, errors.New("it is purged, and was more than pending")
 	}
 	last := uint32(0)
 	for _, k := range r.Keys {

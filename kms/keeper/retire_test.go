@@ -3,6 +3,7 @@ package keeper_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 
 	"github.com/cryptctl/cryptctl/kms/keeper"
@@ -10,17 +11,20 @@ import (
 	"github.com/cryptctl/cryptctl/secret"
 )
 
-// slowKEK stops after its first Wrap, as a server may that is slow to store what
-// was wrapped.
+// slowKEK stops after its first Unwrap, which proves what was wrapped, as a server
+// may that is slow to store it.
 type slowKEK struct {
 	*kek.Keyset
+	once          *sync.Once
 	wrapped, goOn chan struct{}
 }
 
-func (s slowKEK) Wrap(ctx context.Context, key *secret.Bytes, bound []byte) ([]byte, error) {
-	out, err := s.Keyset.Wrap(ctx, key, bound)
-	s.wrapped <- struct{}{}
-	<-s.goOn
+func (s slowKEK) Unwrap(ctx context.Context, wrapped, bound []byte) (*secret.Bytes, error) {
+	out, err := s.Keyset.Unwrap(ctx, wrapped, bound)
+	s.once.Do(func() {
+		s.wrapped <- struct{}{}
+		<-s.goOn
+	})
 	return out, err
 }
 
@@ -39,7 +43,7 @@ func (h hooked) Destroy(v string) error { h.destroy(); return h.Keyset.Destroy(v
 func TestRetireKEKUnderASlowServer(t *testing.T) {
 	for _, at := range []string{"disable", "destroy"} {
 		b := start(t, open())
-		slow := slowKEK{b.keys, make(chan struct{}), make(chan struct{})}
+		slow := slowKEK{b.keys, &sync.Once{}, make(chan struct{}), make(chan struct{})}
 		server, err := keeper.New(t.Context(), keeper.Options{Store: b.store, KEK: slow, Audit: b.log, Rules: open().Rules, Now: b.clock})
 		b.ok(err)
 		old, err := b.keys.Current(t.Context())

@@ -29,6 +29,9 @@ type rewrapper interface {
 // error joins those of single nodes. progress, if not nil, is called after each.
 func (k *Keeper) Rewrap(ctx context.Context, by Operator, progress func(Rewrapped)) (r Rewrapped, err error) {
 	current, err := k.current(ctx)
+	if err == nil {
+		err = k.agree(ctx)
+	}
 	if err != nil {
 		return r, err
 	}
@@ -102,9 +105,10 @@ func (k *Keeper) rewrapNode(ctx context.Context, info Info, current string, r *R
 func (k *Keeper) renew(ctx context.Context, id blob.Node, rec *record, key nodeKey) ([]byte, error) {
 	bound := associated(id, key.Version)
 	if re, ok := k.o.KEK.(rewrapper); ok {
+		k.asked.kek.Add(1)
 		renewed, ok, err := re.Rewrap(ctx, key.Wrapped, bound)
 		if err != nil {
-			return nil, unavailable(id, NoKEK, err)
+			return nil, noKEK(id, err)
 		}
 		if ok {
 			return renewed, k.proveRenewed(ctx, id, rec, key, renewed)
@@ -115,9 +119,9 @@ func (k *Keeper) renew(ctx context.Context, id blob.Node, rec *record, key nodeK
 		return nil, err
 	}
 	defer plain.Wipe()
-	renewed, err := k.o.KEK.Wrap(ctx, plain, bound)
+	renewed, err := k.wrap(ctx, plain, bound)
 	if err != nil {
-		return nil, unavailable(id, NoKEK, err)
+		return nil, noKEK(id, err)
 	}
 	return renewed, k.proveRenewed(ctx, id, rec, key, renewed)
 }
@@ -179,14 +183,21 @@ func (k *Keeper) RetireKEK(ctx context.Context, by Operator, version string, key
 }
 
 func (k *Keeper) retireKEK(ctx context.Context, version string, keys Retirer) error {
+	if err := k.agree(ctx); err != nil {
+		return err
+	}
 	if err := k.unused(ctx, version); err != nil {
 		return err // without having disabled what is in use
 	}
 	if err := keys.Disable(version); err != nil {
 		return err
 	}
-	if err := k.unused(ctx, version); err != nil {
-		return errors.Join(err, keys.Enable(version))
+	err := k.setRetired(ctx, version, true) // for servers with a keyset of their own
+	if err == nil {
+		err = k.unused(ctx, version)
+	}
+	if err != nil {
+		return errors.Join(err, k.setRetired(ctx, version, false), keys.Enable(version))
 	}
 	return keys.Destroy(version)
 }

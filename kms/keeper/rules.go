@@ -49,7 +49,7 @@ func (k *Keeper) loadRules(ctx context.Context, age time.Duration) (storedRules,
 	if now > 0 && r.checked == now {
 		return r, nil
 	}
-	e, err := k.o.Store.Get(ctx, rulesName, age)
+	e, err := k.get(ctx, rulesName, age)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		r = storedRules{rules: k.o.Rules}
@@ -76,22 +76,40 @@ func (k *Keeper) SetRules(ctx context.Context, by Operator, rules policy.Rules) 
 	if err := rules.Check(); err != nil {
 		return before, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
-	text, err := json.Marshal(rulesRecord{recordFormat, rules})
-	if err != nil {
-		return before, err
-	}
+	return k.ChangeRules(ctx, by, func(policy.Rules) policy.Rules { return rules })
+}
+
+// ChangeRules is SetRules for who changes a part of the rules: change makes the new
+// ones of those in force, and nothing comes between.
+func (k *Keeper) ChangeRules(ctx context.Context, by Operator, change func(policy.Rules) policy.Rules) (before policy.Rules, err error) {
 	event := by.event("set-rules")
 	if err := k.note(event); err != nil {
 		return before, unavailable("", NoAudit, err)
 	}
-	r, err := k.loadRules(ctx, 0)
-	if err == nil {
-		_, err = k.o.Store.Swap(ctx, rulesName, r.revision, text)
-	}
+	before, err = k.changeRules(ctx, change)
 	if event.Outcome = "done"; err != nil {
 		event.Outcome, event.Detail = "failed", err.Error()
 	}
-	return r.rules, errors.Join(err, k.note(event))
+	return before, errors.Join(err, k.note(event))
+}
+
+func (k *Keeper) changeRules(ctx context.Context, change func(policy.Rules) policy.Rules) (before policy.Rules, err error) {
+	r, err := k.loadRules(ctx, 0)
+	if err != nil {
+		return before, err
+	}
+	rules := change(r.rules)
+	if err := rules.Check(); err != nil {
+		return r.rules, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	text, err := json.Marshal(rulesRecord{recordFormat, rules})
+	if err == nil {
+		_, err = k.swap(ctx, rulesName, r.revision, text)
+	}
+	if errors.Is(err, store.ErrConflict) {
+		err = fmt.Errorf("%w: the rules were changed by someone else at the same time; try again: %w", ErrRefused, err)
+	}
+	return r.rules, err
 }
 
 // Trial is what a dry run puts in the place of what is in force.

@@ -3,8 +3,10 @@ package keeper
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/cryptctl/cryptctl/kms/blob"
+	"github.com/cryptctl/cryptctl/kms/kek"
 	"github.com/cryptctl/cryptctl/kms/policy"
 	"github.com/cryptctl/cryptctl/kms/store"
 	"github.com/cryptctl/cryptctl/secret"
@@ -20,7 +22,7 @@ var errBusy = errors.New("its record is being changed all the time; try again")
 func (k *Keeper) Seal(ctx context.Context, req Request, data *secret.Bytes) ([]byte, error) {
 	t := k.begin("seal", req)
 	raw, err := k.seal(ctx, t, data)
-	if err := k.end(t, err); err != nil {
+	if err := k.end(ctx, t, err); err != nil {
 		return nil, err
 	}
 	return raw, nil
@@ -48,7 +50,13 @@ func (k *Keeper) sealWith(ctx context.Context, t *task, n *known, data *secret.B
 		raw, err = blob.Seal(key, newest.Version, t.node, data)
 		return err
 	})
-	return raw, err
+	if err == nil { // the key may be a new one: who retires its KEK saw it, or this sees that
+		err = k.notRetired(ctx, t.node, kek.Version(newest.Wrapped), 0)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return raw, nil
 }
 
 // admit asks the policy, and returns the node if it is allowed and has the key
@@ -60,11 +68,12 @@ func (k *Keeper) sealWith(ctx context.Context, t *task, n *known, data *secret.B
 // A record that may be old is enough to say yes, never to say no: the blob may
 // have been sealed a moment ago, at another server.
 func (k *Keeper) admit(ctx context.Context, t *task, op policy.Op, version uint32) (*known, error) {
-	age := MaxAge
+	age := readAge
 	if op != policy.Unseal {
 		age = 0
 	}
 	for range attempts {
+		now := k.o.Now()
 		n, err := k.node(ctx, t.node, age)
 		if err != nil {
 			return nil, err
@@ -73,11 +82,11 @@ func (k *Keeper) admit(ctx context.Context, t *task, op policy.Op, version uint3
 		if err != nil {
 			return nil, err
 		}
-		t.known = n.rec != nil
-		d := k.cache.decide(rules, n, policy.Request{Op: op, Source: t.req.Source}, k.o.Now())
+		t.known = n.there()
+		d := k.cache.decide(rules, n, policy.Request{Op: op, Source: t.req.Source}, now)
 		t.event.Rule = d.Rule
 		if d.Allow && n.has(version) {
-			t.decision = d
+			t.decision, t.op, t.admitted = d, op, now
 			return n, nil
 		}
 		if d.Reason == policy.RateLimited { // counted here, not stored
@@ -91,11 +100,15 @@ func (k *Keeper) admit(ctx context.Context, t *task, op policy.Op, version uint3
 			return nil, refusal(t.node, d)
 		case op == policy.Unseal:
 			t.event.KeyVersion = version
+			if n.rec == nil || version > n.rec.Last {
+				return nil, denied(t.node, NotAuthentic, fmt.Errorf("its key never had a version %d here", version))
+			}
 			return nil, denied(t.node, KeyRetired, nil)
 		default:
-			if err := k.register(ctx, n, d); err != nil && !errors.Is(err, store.ErrConflict) {
+			if err := k.register(ctx, t, n, d); err != nil && !errors.Is(err, store.ErrConflict) {
 				return nil, err
 			} else if err == nil && !d.Allow {
+				t.known = true // registered just now, and where from helps who approves
 				return nil, refusal(t.node, d)
 			}
 		}
@@ -105,12 +118,12 @@ func (k *Keeper) admit(ctx context.Context, t *task, op policy.Op, version uint3
 
 // register stores the state that the decision asks for, and a first key for a
 // node that is allowed.
-func (k *Keeper) register(ctx context.Context, n *known, d policy.Decision) error {
-	rec := &record{Format: recordFormat, Made: k.o.Now().UTC()}
-	if n.rec != nil {
-		rec = n.rec.clone()
-	} else if k.count.Load() >= int64(k.o.MaxNodes) {
-		return denied(n.node, TooMany, nil)
+func (k *Keeper) register(ctx context.Context, t *task, n *known, d policy.Decision) error {
+	rec := k.draft(n)
+	if !n.there() {
+		if err := k.room(ctx, n.node, t.req.Source, d.Allow); err != nil {
+			return err
+		}
 	}
 	if d.Register != policy.Unknown {
 		rec.Policy.State = d.Register

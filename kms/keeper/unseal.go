@@ -22,7 +22,7 @@ import (
 func (k *Keeper) Unseal(ctx context.Context, req Request, raw []byte) (*secret.Bytes, error) {
 	t := k.begin("unseal", req)
 	data, err := k.unseal(ctx, t, raw)
-	if err := k.end(t, err); err != nil {
+	if err := k.end(ctx, t, err); err != nil {
 		k.answers.give(data)
 		return nil, err
 	}
@@ -75,7 +75,7 @@ func (k *Keeper) unsealReference(ctx context.Context, t *task, raw []byte) (*sec
 	t.event.Op = "unseal-reference"
 	sum := sha256.Sum256(raw)
 	name := importPrefix + hex.EncodeToString(sum[:])
-	for age := MaxAge; t.tries < attempts; age = 0 {
+	for age := readAge; t.tries < attempts; age = 0 {
 		t.tries++
 		i, revision, err := k.imported(ctx, t.node, name, age)
 		if err != nil {
@@ -91,7 +91,7 @@ func (k *Keeper) unsealReference(ctx context.Context, t *task, raw []byte) (*sec
 
 // imported returns what is stored of a reference blob, nil if nothing is.
 func (k *Keeper) imported(ctx context.Context, node blob.Node, name string, age time.Duration) (*imported, uint64, error) {
-	e, err := k.o.Store.Get(ctx, name, age)
+	e, err := k.get(ctx, name, age)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, 0, nil
 	}
@@ -135,7 +135,7 @@ func (k *Keeper) reference(ctx context.Context, t *task, raw []byte, i *imported
 // read of it may be old; or the version was retired between its being sealed and
 // being stored, then it is imported once more.
 func (k *Keeper) sealedMeanwhile(ctx context.Context, t *task, raw []byte, name string, revision uint64, retired error) (*secret.Bytes, error) {
-	_, now, err := k.imported(ctx, t.node, name, 0)
+	i, now, err := k.imported(ctx, t.node, name, 0)
 	switch {
 	case err != nil:
 		return nil, err
@@ -143,6 +143,14 @@ func (k *Keeper) sealedMeanwhile(ctx context.Context, t *task, raw []byte, name 
 		return nil, store.ErrConflict // read it again
 	case k.o.Import == nil:
 		return nil, retired
+	}
+	n, err := k.node(ctx, t.node, 0)
+	if err != nil {
+		return nil, err
+	}
+	b, err := blob.Parse(i.Blob)
+	if err != nil || n.rec == nil || b.KeyVersion < n.rec.Below {
+		return nil, retired // not by a rotation: the node was forgotten
 	}
 	return k.importBlob(ctx, t, raw, name, revision)
 }
@@ -160,7 +168,7 @@ func (k *Keeper) importBlob(ctx context.Context, t *task, raw []byte, name strin
 		op = policy.Unseal // what does not open registers no one; the policy is asked first all the same
 	}
 	n, err := k.admit(ctx, t, op, 0)
-	if err == nil && notOpen != nil {
+	if e, _ := errors.AsType[*Error](err); notOpen != nil && (err == nil || e != nil && e.Reason == KeyRetired) {
 		err = denied(t.node, NotAuthentic, notOpen)
 	}
 	var sealed []byte
@@ -168,7 +176,13 @@ func (k *Keeper) importBlob(ctx context.Context, t *task, raw []byte, name strin
 		sealed, err = k.sealWith(ctx, t, n, data)
 	}
 	if err == nil {
+		err = k.listImport(ctx, t.node, name)
+	}
+	if err == nil {
 		err = k.saveImport(ctx, name, revision, &imported{Node: t.node, Blob: sealed})
+	}
+	if err == nil { // it may have been forgotten before there was a blob to destroy
+		err = k.decideAgain(ctx, t, k.o.Now())
 	}
 	if err != nil {
 		data.Wipe()
@@ -187,7 +201,7 @@ func (k *Keeper) saveImport(ctx context.Context, name string, revision uint64, i
 	if err != nil {
 		return err
 	}
-	_, err = k.o.Store.Swap(ctx, name, revision, text)
+	_, err = k.swap(ctx, name, revision, text)
 	if err != nil && !errors.Is(err, store.ErrConflict) {
 		return unavailable(i.Node, NoStore, err)
 	}

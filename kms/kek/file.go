@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 
 	"github.com/tink-crypto/tink-go/v2/aead/subtle"
+	"golang.org/x/sys/unix"
 
 	"github.com/cryptctl/cryptctl/luks/kdf"
 	"github.com/cryptctl/cryptctl/secret"
@@ -166,14 +167,43 @@ func readFile(path string) (keysetFile, fs.FileInfo, error) {
 	return f, info, nil
 }
 
-// write makes the file, or replaces it in one step.
+const leftOver = ".new" // the copy of a change, until it is renamed; the lock's owner's
+
+// cleanUp removes the copy of a change that was killed: it opens under the same
+// passphrase, and keeps a version that is destroyed later.
+func cleanUp(path string) error {
+	err := os.Remove(path + leftOver)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// lockFile keeps others from changing the file, until what it returns is closed. The
+// lock is a file of its own that is never replaced.
+func lockFile(path string) (*os.File, error) {
+	lock, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("keyset %s: lock: %w", path, err)
+	}
+	return lock, nil
+}
+
+// write makes the file, or replaces it in one step. The caller has the lock.
 func (f keysetFile) write(path string, create bool) error {
 	text, err := json.MarshalIndent(f, "", "  ")
 	if err != nil {
 		return err
 	}
 	dir := filepath.Dir(path)
-	tmp, err := os.CreateTemp(dir, filepath.Base(path)+".new-*")
+	if err := cleanUp(path); err != nil {
+		return err
+	}
+	tmp, err := os.OpenFile(path+leftOver, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package kek
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -43,7 +44,8 @@ func (t *Transit) call(ctx context.Context, method, op, action string, r request
 	defer cancel()
 	to := t.base.JoinPath("v1", t.o.Mount, op, url.PathEscape(t.o.Key)).String() + action
 	status, body, err := t.exchange(ctx, method, to, r)
-	if err != nil && ctx.Err() == nil && !errors.Is(err, errToken) {
+	// A rotation may have been done, with its answer lost: it is not done twice.
+	if err != nil && ctx.Err() == nil && !errors.Is(err, errToken) && action == "" {
 		status, body, err = t.exchange(ctx, method, to, r)
 	}
 	defer clear(body)
@@ -84,6 +86,9 @@ func (t *Transit) exchange(ctx context.Context, method, to string, r request) (i
 		req.Header.Set("X-Vault-Namespace", t.o.Namespace)
 	}
 	resp, err := t.client.Do(req)
+	if _, bad := errors.AsType[*tls.CertificateVerificationError](err); bad {
+		return 0, nil, fmt.Errorf("%w: %w", ErrUntrusted, err)
+	}
 	if err != nil {
 		return 0, nil, fmt.Errorf("%w: %w", ErrDown, err)
 	}
@@ -168,12 +173,27 @@ func parseAnswer(op string, status int, body []byte) (answer, error) {
 		return answer{}, fmt.Errorf("%w: status %d%s", ErrDenied, status, said)
 	case status == http.StatusNotFound:
 		return answer{}, fmt.Errorf("%w: there is no such mount or key%s", ErrDenied, said)
-	case status == http.StatusBadRequest && op != "encrypt" && strings.Contains(said, "disallowed by policy"):
-		return answer{}, fmt.Errorf("%w: status %d%s", ErrVersion, status, said)
-	case status == http.StatusBadRequest && op != "encrypt" && op != "keys":
-		return answer{}, fmt.Errorf("%w: status %d%s", ErrNotAuthentic, status, said)
+	case status == http.StatusBadRequest && (op == "decrypt" || op == "rewrap"):
+		if kind := badInput(said); kind != nil {
+			return answer{}, fmt.Errorf("%w: status %d%s", kind, status, said)
+		}
 	}
 	return answer{}, fmt.Errorf("status %d%s", status, said)
+}
+
+// badInput tells apart, by Vault's words, what the status 400 of a decryption means.
+// It is nil for a request that does not fit the key: that says nothing of what is
+// wrapped.
+func badInput(said string) error {
+	switch {
+	case strings.Contains(said, "disallowed by policy"), strings.Contains(said, "version is too new"):
+		return ErrVersion
+	case strings.Contains(said, "encryption key not found"):
+		return ErrDenied // of all operations only these do not answer 404
+	case strings.Contains(said, "authentication failed"), strings.Contains(said, "invalid ciphertext"):
+		return ErrNotAuthentic
+	}
+	return nil
 }
 
 // firstError returns the first message of an error reply, quoted and cut.

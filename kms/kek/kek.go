@@ -63,6 +63,8 @@ var (
 	ErrSealed = errors.New("the Transit server is sealed")
 	// ErrDown: Transit does not answer, or not now. Trying again may help.
 	ErrDown = errors.New("the Transit server cannot be reached or is not ready")
+	// ErrUntrusted: what answers in Transit's place has no certificate that we trust.
+	ErrUntrusted = errors.New("the Transit server's certificate is not trusted; check the CA file, the address and the clock")
 	// ErrDenied: Transit refuses our token, or its policy the key.
 	ErrDenied = errors.New("the Transit server denies access")
 )

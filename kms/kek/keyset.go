@@ -43,15 +43,23 @@ func Create(ctx context.Context, path string, s Secret) (*Keyset, error) {
 		return nil, fmt.Errorf("keyset %s: %w", path, err)
 	}
 	k := &Keyset{path: path, head: head, master: master}
-	if err := k.save(keys, true); err != nil {
+	lock, err := lockFile(path)
+	if err == nil {
+		defer lock.Close()
+		err = k.save(keys, true)
+	}
+	if err != nil {
 		master.Wipe()
 		return nil, err
 	}
 	return k, nil
 }
 
-// Open reads a keyset file.
+// Open reads a keyset file, and removes what a change that was killed has left of it.
 func Open(ctx context.Context, path string, s Secret) (*Keyset, error) {
+	if err := tidy(path); err != nil {
+		return nil, err
+	}
 	f, info, err := readFile(path)
 	if err != nil {
 		return nil, err
@@ -66,6 +74,18 @@ func Open(ctx context.Context, path string, s Secret) (*Keyset, error) {
 		return nil, err
 	}
 	return k, nil
+}
+
+func tidy(path string) error {
+	if _, err := os.Lstat(path + leftOver); err != nil {
+		return nil
+	}
+	lock, err := lockFile(path) // it may be of a change that is going on
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	return cleanUp(path)
 }
 
 // Close wipes the master key. Tink's copies of the keys go with the garbage.

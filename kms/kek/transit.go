@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"regexp"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -204,6 +203,18 @@ func (t *Transit) Check(ctx context.Context) error {
 	return t.fault("decrypt", errors.New("associated data is ignored; use a newer server or a key with derived=true"))
 }
 
+// Probe has the server encrypt something: whether it answers, and our token is
+// good for that. The first time it does all that Check does.
+func (t *Transit) Probe(ctx context.Context) error {
+	if !t.bound.Load() {
+		return t.Check(ctx)
+	}
+	probe := secret.Random(32)
+	defer probe.Wipe()
+	_, err := t.wrap(ctx, probe, []byte("cryptctl probe: this"))
+	return err
+}
+
 func (t *Transit) bind(r request, associated []byte) request {
 	if t.o.Derived {
 		r.Context = associated
@@ -221,12 +232,15 @@ func (t *Transit) fault(op string, err error) error {
 	return fmt.Errorf("transit %s: %s of key %s/%s: %w", t.base.Host, op, t.o.Mount, t.o.Key, err)
 }
 
-func transitPrefix() *regexp.Regexp { return regexp.MustCompile(`^vault:v([1-9][0-9]{0,8}):.`) }
-
 // transitVersion reads the version off a ciphertext: "v3" of "vault:v3:...".
 func transitVersion(wrapped []byte) string {
-	if m := transitPrefix().FindSubmatch(wrapped[:min(len(wrapped), 32)]); m != nil {
-		return "v" + string(bytes.Clone(m[1]))
+	rest, ok := bytes.CutPrefix(wrapped, []byte("vault:v"))
+	digits := 0
+	for digits < len(rest) && rest[digits] >= '0' && rest[digits] <= '9' {
+		digits++
 	}
-	return ""
+	if !ok || digits < 1 || digits > 9 || rest[0] == '0' || len(rest) < digits+2 || rest[digits] != ':' || rest[digits+1] == '\n' {
+		return ""
+	}
+	return "v" + string(rest[:digits])
 }

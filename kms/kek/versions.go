@@ -3,11 +3,9 @@ package kek
 import (
 	"context"
 	"fmt"
-	"os"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/keyset"
-	"golang.org/x/sys/unix"
 )
 
 // VersionInfo is one version of a keyset.
@@ -110,17 +108,14 @@ func (k *Keyset) changeOne(version string, do func(*keyset.Manager, uint32) erro
 	})
 }
 
-// change edits the newest state of the file. The lock, a file of its own that is
-// never replaced, keeps two processes from losing each other's version.
+// change edits the newest state of the file. The lock keeps two processes from
+// losing each other's version.
 func (k *Keyset) change(edit func(*keyset.Manager) error) error {
-	lock, err := os.OpenFile(k.path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+	lock, err := lockFile(k.path)
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		return fmt.Errorf("keyset %s: lock: %w", k.path, err)
-	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if err := k.load(); err != nil {

@@ -66,6 +66,7 @@ type Rules struct {
 // Node is what is known of one node. The zero value is one that is unknown.
 type Node struct {
 	State    State          `json:"state"`
+	Since    time.Time      `json:"since,omitzero"`     // with Until: not before; a clock that was lost shows a time long ago
 	Until    time.Time      `json:"until,omitzero"`     // approved until then; zero: without end
 	Networks []netip.Prefix `json:"networks,omitempty"` // besides those of the rules, which hold as well
 	Limit    Limit          `json:"limit,omitzero"`     // in place of that of the rules
@@ -153,6 +154,9 @@ func standing(rules Rules, node Node, req Request, now time.Time) Decision {
 	case Approved:
 		if !node.Until.IsZero() && !now.Before(node.Until) {
 			return refuse(ApprovalEnded, "node.until")
+		}
+		if !node.Until.IsZero() && now.Before(node.Since) {
+			return refuse(ApprovalEnded, "node.since")
 		}
 		return Decision{Allow: true, Reason: OK, Rule: "node.state"}
 	case Pending:

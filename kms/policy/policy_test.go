@@ -101,6 +101,14 @@ func TestDecide(t *testing.T) {
 			want: policy.Decision{Allow: true, Reason: policy.OK, Rule: "node.state"},
 		},
 		{
+			name: "approval not begun", node: policy.Node{State: policy.Approved, Since: now.Add(1), Until: now.Add(2)}, req: policy.Request{Op: policy.Unseal},
+			want: policy.Decision{Reason: policy.ApprovalEnded, Rule: "node.since"},
+		},
+		{
+			name: "approval begins", node: policy.Node{State: policy.Approved, Since: now, Until: now.Add(1)}, req: policy.Request{Op: policy.Unseal},
+			want: policy.Decision{Allow: true, Reason: policy.OK, Rule: "node.state"},
+		},
+		{
 			name: "inside both networks", rules: policy.Rules{Networks: nets("10.0.0.0/8")}, node: policy.Node{State: policy.Approved, Networks: nets("192.0.2.0/24", "10.1.2.0/24")},
 			req:  policy.Request{Op: policy.Unseal, Source: home},
 			want: policy.Decision{Allow: true, Reason: policy.OK, Rule: "node.state"},

@@ -15,6 +15,7 @@ import (
 	"github.com/cryptctl/cryptctl/kms/keeper"
 	"github.com/cryptctl/cryptctl/kms/policy"
 	"github.com/cryptctl/cryptctl/kms/wire"
+	"github.com/cryptctl/cryptctl/role"
 )
 
 // admin is the service that operators call. Roles were judged before.
@@ -22,6 +23,9 @@ type admin struct {
 	wire.UnimplementedAdminServer
 	*Server
 }
+
+// maxProblems is how many nodes that cannot be read one answer names.
+const maxProblems = 10
 
 // by is who asks and why, for the record.
 func by(ctx context.Context, reason string) keeper.Operator {
@@ -37,11 +41,16 @@ func invalid(field string, err error) error {
 	return status.Error(codes.InvalidArgument, field+": "+err.Error())
 }
 
-// ListNodes implements the service.
+// ListNodes implements the service. A node whose record cannot be read hides no
+// other: the call fails when all others were given.
 func (a admin) ListNodes(r *wire.ListNodesRequest, out wire.Admin_ListNodesServer) error {
+	var problems []error
 	for info, err := range a.o.Keeper.Nodes(out.Context()) {
 		if err != nil {
-			return operatorAnswer(err)
+			if problems = append(problems, err); len(problems) > maxProblems {
+				break
+			}
+			continue
 		}
 		n := nodeOf(info)
 		if len(r.GetStates()) > 0 && !slices.Contains(r.GetStates(), n.GetState()) {
@@ -51,7 +60,7 @@ func (a admin) ListNodes(r *wire.ListNodesRequest, out wire.Admin_ListNodesServe
 			return err
 		}
 	}
-	return nil
+	return operatorAnswer(errors.Join(problems...))
 }
 
 // GetNode implements the service.
@@ -71,18 +80,31 @@ func (a admin) after(ctx context.Context, uuid string, err error) (*wire.Node, e
 	return a.GetNode(ctx, &wire.GetNodeRequest{Uuid: uuid})
 }
 
-// ApproveNode implements the service. A node's own networks and limit stay.
+// ApproveNode implements the service. What an admin decided, a revocation and a
+// node's own policy, an operator does not take back.
 func (a admin) ApproveNode(ctx context.Context, r *wire.ApproveNodeRequest) (*wire.Node, error) {
 	until, err := timeOf("expires", r.GetExpires())
 	if err != nil {
 		return nil, err
 	}
-	grant := keeper.Approval{Until: until}
-	info, err := a.o.Keeper.Info(ctx, r.GetUuid())
-	if err != nil && !errors.Is(err, keeper.ErrUnknown) {
-		return nil, operatorAnswer(err)
+	grant := keeper.Approval{Until: until, Keep: r.GetPolicy() == nil, Reinstate: r.GetReinstate()}
+	if grant.Networks, grant.Limit, err = readPolicy(r.GetPolicy()); err != nil {
+		return nil, err
 	}
-	grant.Networks, grant.Limit = info.Policy.Networks, info.Policy.Limit
+	have := callerOf(ctx).role
+	grant.Judge = func(now policy.Node) error {
+		before := now.State == policy.Approved || now.State == policy.Frozen
+		own := len(now.Networks) > 0 || now.Limit != (policy.Limit{})
+		switch {
+		case have.Allows(role.Admin):
+			return nil
+		case now.State == policy.Revoked:
+			return lacking("the node is revoked, and reinstating one needs the role " + role.Admin.String())
+		case (before || own) && !grant.Keep:
+			return lacking("the node was approved before or has a policy of its own, and changing the policy of such a one needs the role " + role.Admin.String())
+		}
+		return nil
+	}
 	return a.after(ctx, r.GetUuid(), a.o.Keeper.Approve(ctx, by(ctx, r.GetReason()), r.GetUuid(), grant))
 }
 
@@ -135,8 +157,10 @@ func stateOf(s policy.State) wire.NodeState {
 		return wire.NodeState_NODE_STATE_FROZEN
 	case policy.Revoked:
 		return wire.NodeState_NODE_STATE_REVOKED
+	case policy.Forgotten:
+		return wire.NodeState_NODE_STATE_FORGOTTEN
 	}
-	return wire.NodeState_NODE_STATE_UNSPECIFIED // forgotten, which has no number on the wire
+	return wire.NodeState_NODE_STATE_UNSPECIFIED
 }
 
 // nodeOf is a node on the wire.
@@ -150,7 +174,7 @@ func nodeOf(i keeper.Info) *wire.Node {
 		n.Policy = policyOf(i.Policy.Networks, i.Policy.Limit)
 	}
 	for at, key := range i.Keys {
-		n.Keys = append(n.Keys, &wire.NodeKey{Version: key.Version, Created: timestamp(key.Made), Primary: at == len(i.Keys)-1, KekVersion: kekNumber(key.KEK)})
+		n.Keys = append(n.Keys, &wire.NodeKey{Version: key.Version, Created: timestamp(key.Made), Primary: at == len(i.Keys)-1, KekVersion: key.KEK})
 	}
 	return n
 }

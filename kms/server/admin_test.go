@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -53,7 +52,7 @@ func methods() map[string]role.Role {
 		"GetKEKStatus": role.Reader, "TailAudit": role.Reader, "VerifyAudit": role.Reader,
 		"ApproveNode": role.Operator, "FreezeNode": role.Operator, "ThawNode": role.Operator, "RotateNodeKey": role.Operator,
 		"RevokeNode": role.Admin, "ForgetNode": role.Admin, "SetPolicy": role.Admin, "RetireNodeKey": role.Admin,
-		"RotateKEK": role.Admin, "RewrapKEK": role.Admin, "Backup": role.Admin,
+		"RotateKEK": role.Admin, "RewrapKEK": role.Admin, "RetireKEK": role.Admin, "Backup": role.Admin,
 	}
 }
 
@@ -139,7 +138,7 @@ func TestNodesOfOperators(t *testing.T) {
 	}
 	n, err := a.GetNode(ctx, &wire.GetNodeRequest{Uuid: nodeA})
 	is(n, err, wire.NodeState_NODE_STATE_ACTIVE)
-	if n.GetLastAddress() != "127.0.0.1" || n.GetFirstSeen() == nil || len(n.GetKeys()) != 1 || !n.GetKeys()[0].GetPrimary() || n.GetKeys()[0].GetKekVersion() == 0 {
+	if n.GetLastAddress() != "127.0.0.1" || n.GetFirstSeen() == nil || len(n.GetKeys()) != 1 || !n.GetKeys()[0].GetPrimary() || n.GetKeys()[0].GetKekVersion() == "" {
 		t.Errorf("%v", n)
 	}
 	n, err = a.FreezeNode(ctx, &wire.FreezeNodeRequest{Uuid: nodeA, Reason: "moved"})
@@ -282,11 +281,11 @@ func TestKeysOfOperators(t *testing.T) {
 		}
 		last = next
 	}
-	if last.GetDone() != 1 || last.GetTotal() != 1 {
+	if last.GetDone() != 1 || last.GetTotal() != 1 || last.GetRenewed() != 1 {
 		t.Errorf("%v", last)
 	}
 	now, err := a.GetKEKStatus(ctx, &wire.GetKEKStatusRequest{})
-	if err != nil || len(now.GetVersions()) != 1 || now.GetVersions()[0].GetVersion() != after.GetPrimary() || now.GetVersions()[0].GetWraps() != 1 {
+	if v := now.GetVersions(); err != nil || len(v) != 2 || v[0].GetVersion() != before.GetPrimary() || v[0].GetWraps() != 0 || v[1].GetVersion() != after.GetPrimary() || v[1].GetWraps() != 1 {
 		t.Errorf("%v, %v", now, err)
 	}
 	opens(t, p, token, pass)
@@ -336,7 +335,7 @@ func TestAuditOfOperators(t *testing.T) {
 	for i, want := range []bool{false, true} {
 		rec, err := stream.Recv()
 		if err != nil || rec.GetAction() != "freeze" || rec.GetActor() != "root" || rec.GetAddress() != "127.0.0.1" || rec.GetAllowed() != want ||
-			!strings.Contains(rec.GetDetail(), "moved") && i == 0 || rec.GetSequence() != uint64(2+i) {
+			rec.GetDetail() != "moved" || rec.GetOutcome() != []string{"begun", "done"}[i] || rec.GetSequence() != uint64(2+i) {
 			t.Errorf("%v, %v", rec, err)
 		}
 	}
@@ -348,7 +347,7 @@ func TestAuditOfOperators(t *testing.T) {
 	}
 	opens(t, p, token, pass)
 	v, err := a.VerifyAudit(ctx, &wire.VerifyAuditRequest{})
-	if err != nil || !v.GetOk() || v.GetRecords() != 6 || len(v.GetHead()) != 32 {
+	if err != nil || !v.GetOk() || v.GetRecords() != 6 || v.GetHead().GetSequence() != 6 || len(v.GetHead().GetHash()) != 32 || v.GetFirst() != 1 {
 		t.Errorf("%v, %v", v, err)
 	}
 	files, _ := filepath.Glob(filepath.Join(r.dir, "audit", "*.jsonl"))

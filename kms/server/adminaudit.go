@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"hash"
-	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -31,73 +29,106 @@ func (a admin) TailAudit(r *wire.TailAuditRequest, out wire.Admin_TailAuditServe
 	if r.GetUuid() != "" && err != nil {
 		return invalid("uuid", err)
 	}
-	from, err := a.tailFrom(r)
+	log, ok := a.o.Audit.(interface{ Head() audit.Head })
+	if !ok {
+		return notHere(noAudit)
+	}
+	from, err := a.tailFrom(out.Context(), dir, r, log.Head().Seq, node)
 	if err != nil {
 		return err
 	}
+	records := audit.NewCursor(dir, from)
 	for {
-		for rec, err := range audit.Read(dir, from) {
-			if err != nil {
-				return status.Error(codes.DataLoss, err.Error())
-			}
-			from = rec.Seq + 1
-			if node != "" && rec.Node != string(node) {
-				continue
-			}
-			if err := out.Send(recordOf(rec)); err != nil {
-				return err
-			}
+		if from, err = tail(out, records, from, node); err != nil {
+			return err
 		}
 		if !r.GetFollow() {
 			return nil
 		}
-		select {
-		case <-out.Context().Done():
-			return status.FromContextError(out.Context().Err()).Err()
-		case <-time.After(followEach):
+		for wait := true; wait; wait = log.Head().Seq < from { // files are read when there is something new
+			select {
+			case <-out.Context().Done():
+				return status.FromContextError(out.Context().Err()).Err()
+			case <-time.After(followEach):
+			}
 		}
 	}
 }
 
-// tailFrom is the number of the first record that is wanted.
-func (a admin) tailFrom(r *wire.TailAuditRequest) (uint64, error) {
-	if r.GetFrom() > 0 {
+// tail sends the records that there are, and returns the number of the next one.
+func tail(out wire.Admin_TailAuditServer, records *audit.Cursor, from uint64, node blob.Node) (next uint64, err error) {
+	for rec, err := range records.Records() {
+		if err != nil {
+			return from, status.Error(codes.DataLoss, err.Error())
+		}
+		from = rec.Seq + 1
+		if node != "" && rec.Node != string(node) {
+			continue
+		}
+		if err := out.Send(recordOf(rec)); err != nil {
+			return from, err
+		}
+	}
+	return from, nil
+}
+
+// tailFrom is the number of the first record that is wanted of a log that ends with
+// record end.
+func (a admin) tailFrom(ctx context.Context, dir string, r *wire.TailAuditRequest, end uint64, node blob.Node) (from uint64, err error) {
+	last := r.GetLastRecords()
+	switch {
+	case r.GetFrom() > 0:
 		return r.GetFrom(), nil
+	case node == "" || last == 0:
+		return end + 1 - min(uint64(last), end), nil
 	}
-	log, ok := a.o.Audit.(interface{ Head() audit.Head })
-	if !ok {
-		return 0, notHere(noAudit)
+	err = a.alone(ctx, func() error {
+		from, err = audit.Last(dir, int(last), func(rec audit.Record) bool { return rec.Node == string(node) })
+		return err
+	})
+	if err != nil && status.Code(err) == codes.Unknown {
+		err = status.Error(codes.DataLoss, err.Error())
 	}
-	end, last := log.Head().Seq, uint64(r.GetLastRecords())
-	return end + 1 - min(last, end), nil
+	return from, err
+}
+
+// alone reads all of the log, or much of it, when nobody else does.
+func (a admin) alone(ctx context.Context, read func() error) error {
+	select {
+	case a.reading <- struct{}{}:
+		defer func() { <-a.reading }()
+		return read()
+	case <-ctx.Done():
+		return status.FromContextError(ctx.Err()).Err()
+	}
 }
 
 func recordOf(r audit.Record) *wire.AuditRecord {
 	return &wire.AuditRecord{
 		Sequence: r.Seq, Time: timestamp(r.Time), Action: r.Op, Uuid: r.Node, Actor: r.Actor, Address: r.Source,
-		Allowed: r.Outcome == "allowed" || r.Outcome == "done", Rule: r.Rule, Detail: detailOf(r.Event),
-		Previous: r.Prev.Hash[:], Hash: r.Hash[:],
+		Allowed: r.Outcome == "allowed" || r.Outcome == "done", Outcome: r.Outcome, Reason: r.Reason, Rule: r.Rule,
+		KeyVersion: r.KeyVersion, Detail: r.Detail, Previous: r.Prev.Hash[:], Hash: r.Hash[:],
 	}
-}
-
-// detailOf is what the message has no field of its own for.
-func detailOf(e audit.Event) string {
-	text := e.Outcome
-	for _, more := range []string{e.Reason, e.Detail} {
-		if more != "" {
-			text += ": " + more
-		}
-	}
-	return text
 }
 
 // VerifyAudit implements the service.
-func (a admin) VerifyAudit(context.Context, *wire.VerifyAuditRequest) (*wire.VerifyAuditResponse, error) {
+func (a admin) VerifyAudit(ctx context.Context, r *wire.VerifyAuditRequest) (*wire.VerifyAuditResponse, error) {
 	if a.o.Parts.AuditDir == "" {
 		return nil, notHere(noAudit)
 	}
-	report, err := audit.Verify(a.o.Parts.AuditDir)
-	out := &wire.VerifyAuditResponse{Ok: err == nil, Records: report.Records, Head: report.Last.Hash[:]}
+	heads, err := readHeads(r.GetHeads())
+	if err != nil {
+		return nil, err
+	}
+	var report audit.Report
+	err = a.alone(ctx, func() (err error) {
+		report, err = audit.VerifyContext(ctx, a.o.Parts.AuditDir, heads...)
+		return err
+	})
+	out := &wire.VerifyAuditResponse{
+		Ok: err == nil, Records: report.Records, First: report.First, Unfinished: uint64(report.Unfinished),
+		Head: &wire.AuditHead{Sequence: report.Last.Seq, Hash: report.Last.Hash[:]},
+	}
 	fault, ok := errors.AsType[*audit.Fault](err)
 	if err != nil && !ok {
 		return nil, operatorAnswer(err)
@@ -108,41 +139,18 @@ func (a admin) VerifyAudit(context.Context, *wire.VerifyAuditRequest) (*wire.Ver
 	return out, nil
 }
 
-// Backup implements the service.
-func (a admin) Backup(_ *wire.BackupRequest, out wire.Admin_BackupServer) error {
-	if a.o.Parts.Store == nil {
-		return notHere("its store is backed up by tools of its own")
-	}
-	event := a.event(out.Context(), "backup", "")
-	if err := a.append(event); err != nil {
-		return err
-	}
-	c := &chunks{out, sha256.New()}
-	err := a.o.Parts.Store.Backup(c)
-	if event.Outcome = "done"; err != nil {
-		event.Outcome, event.Detail = "failed", err.Error()
-	}
-	if a.note(event); err != nil {
-		return operatorAnswer(err)
-	}
-	return out.Send(&wire.BackupChunk{Sha256: c.all.Sum(nil)})
-}
+// maxHeads bounds the heads that one call gives: each record is held against all.
+const maxHeads = 100
 
-// maxChunk is the most that one message of a backup holds.
-const maxChunk = 64 << 10
-
-// chunks sends what is written to it.
-type chunks struct {
-	out wire.Admin_BackupServer
-	all hash.Hash
-}
-
-// Write implements io.Writer.
-func (c *chunks) Write(p []byte) (int, error) {
-	for part := range slices.Chunk(p, maxChunk) {
-		if err := c.out.Send(&wire.BackupChunk{Data: part}); err != nil {
-			return 0, err
+func readHeads(in []*wire.AuditHead) (out []audit.Head, err error) {
+	if len(in) > maxHeads {
+		return nil, status.Errorf(codes.InvalidArgument, "heads: %d, at most %d", len(in), maxHeads)
+	}
+	for i, h := range in {
+		if len(h.GetHash()) != sha256.Size {
+			return nil, status.Errorf(codes.InvalidArgument, "heads[%d].hash: %d bytes, not %d", i, len(h.GetHash()), sha256.Size)
 		}
+		out = append(out, audit.Head{Seq: h.GetSequence(), Hash: [sha256.Size]byte(h.GetHash())})
 	}
-	return c.all.Write(p)
+	return out, nil
 }

@@ -3,15 +3,15 @@ package server
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
-	"strconv"
-	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/cryptctl/cryptctl/kms/audit"
 	"github.com/cryptctl/cryptctl/kms/keeper"
+	"github.com/cryptctl/cryptctl/kms/kek"
 	"github.com/cryptctl/cryptctl/kms/wire"
 )
 
@@ -38,7 +38,7 @@ func (a admin) RotateKEK(ctx context.Context, r *wire.RotateKEKRequest) (*wire.K
 }
 
 // RewrapKEK implements the service.
-func (a admin) RewrapKEK(_ *wire.RewrapKEKRequest, out wire.Admin_RewrapKEKServer) error {
+func (a admin) RewrapKEK(r *wire.RewrapKEKRequest, out wire.Admin_RewrapKEKServer) error {
 	total := uint64(0)
 	use, err := a.o.Keeper.KEKUse(out.Context())
 	if err != nil {
@@ -49,10 +49,10 @@ func (a admin) RewrapKEK(_ *wire.RewrapKEKRequest, out wire.Admin_RewrapKEKServe
 	}
 	send := func(r keeper.Rewrapped) error {
 		done := uint64(r.Renewed + r.Kept)
-		return out.Send(&wire.RewrapProgress{Done: done, Total: max(total, done)})
+		return out.Send(&wire.RewrapProgress{Done: done, Total: max(total, done), Renewed: uint64(r.Renewed)})
 	}
 	var cut error // whoever asked went away; the context says so to the keeper
-	r, err := a.o.Keeper.Rewrap(out.Context(), by(out.Context(), ""), func(r keeper.Rewrapped) {
+	all, err := a.o.Keeper.Rewrap(out.Context(), by(out.Context(), r.GetReason()), func(r keeper.Rewrapped) {
 		if cut == nil {
 			cut = send(r)
 		}
@@ -60,7 +60,7 @@ func (a admin) RewrapKEK(_ *wire.RewrapKEKRequest, out wire.Admin_RewrapKEKServe
 	if err != nil {
 		return operatorAnswer(err)
 	}
-	return send(r)
+	return send(all)
 }
 
 // GetKEKStatus implements the service.
@@ -77,28 +77,76 @@ func (a admin) GetKEKStatus(ctx context.Context, _ *wire.GetKEKStatusRequest) (*
 		return nil, operatorAnswer(err)
 	}
 	use[current] += 0 // it is there, also when it wraps nothing yet
-	out := &wire.KEKStatus{Backend: a.o.Parts.KEKName, Primary: kekNumber(current)}
-	for version, n := range use {
-		out.Versions = append(out.Versions, &wire.KEKVersion{Version: kekNumber(version), Wraps: uint64(n)})
+	out := &wire.KEKStatus{Backend: a.o.Parts.KEKName, Primary: current}
+	all, ok := a.o.Parts.KEK.(versioned)
+	if !ok {
+		out.Versions = inUse(use)
+		return out, nil
 	}
-	slices.SortFunc(out.GetVersions(), func(a, b *wire.KEKVersion) int { return cmp.Compare(a.GetVersion(), b.GetVersion()) })
+	there, err := all.Versions()
+	if err != nil {
+		return nil, operatorAnswer(err)
+	}
+	out.Versions = inUse(use, there...)
 	return out, nil
 }
 
-// kekNumber is a version of a key-encryption key as a number: k0000001f of a
-// keyset, v3 of Transit; 0 for one that is neither.
-func kekNumber(version string) uint32 {
-	base := 10
-	rest, ok := strings.CutPrefix(version, "v")
+// versioned is a KEK that tells all of its versions. A [kek.Keyset] is one.
+type versioned interface {
+	Versions() (kek.Versions, error)
+}
+
+// inUse is the versions that are there, as far as that is known, and those that
+// wrap something.
+func inUse(use map[string]int, there ...kek.VersionInfo) (out []*wire.KEKVersion) {
+	for _, v := range there {
+		state := wire.KEKVersionState_KEK_VERSION_STATE_ENABLED
+		if !v.Enabled {
+			state = wire.KEKVersionState_KEK_VERSION_STATE_DISABLED
+		}
+		out = append(out, &wire.KEKVersion{Version: v.Name, State: state, Wraps: uint64(use[v.Name])})
+		delete(use, v.Name)
+	}
+	state := wire.KEKVersionState_KEK_VERSION_STATE_UNSPECIFIED
+	if len(there) > 0 {
+		state = wire.KEKVersionState_KEK_VERSION_STATE_MISSING
+	}
+	for _, name := range slices.SortedFunc(maps.Keys(use), oldestFirst) {
+		out = append(out, &wire.KEKVersion{Version: name, State: state, Wraps: uint64(use[name])})
+	}
+	return out
+}
+
+// oldestFirst orders versions of Transit, which are counted: v2 is before v10.
+func oldestFirst(a, b string) int {
+	return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
+}
+
+// RetireKEK implements the service.
+func (a admin) RetireKEK(ctx context.Context, r *wire.RetireKEKRequest) (*wire.KEKStatus, error) {
+	keys, ok := a.o.Parts.KEK.(keeper.Retirer)
 	if !ok {
-		rest, ok = strings.CutPrefix(version, "k")
-		base = 16
+		return nil, notHere("versions of its key-encryption key are destroyed where it is kept: in Transit, raise the key's min_decryption_version and trim it")
 	}
-	n, err := strconv.ParseUint(rest, base, 32)
-	if !ok || err != nil {
-		return 0
+	version := r.GetVersion()
+	if version == "" || r.GetConfirm() != version {
+		return nil, status.Error(codes.FailedPrecondition, "retiring a version of the key-encryption key destroys it for good; confirm with the version")
 	}
-	return uint32(n)
+	now, err := a.GetKEKStatus(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	at := slices.IndexFunc(now.GetVersions(), func(v *wire.KEKVersion) bool { return v.GetVersion() == version })
+	switch {
+	case at < 0 || now.GetVersions()[at].GetState() == wire.KEKVersionState_KEK_VERSION_STATE_MISSING:
+		return nil, status.Error(codes.NotFound, "there is no such version of the key-encryption key")
+	case version == now.GetPrimary():
+		return nil, status.Error(codes.FailedPrecondition, "this version of the key-encryption key wraps what is new; rotate it and rewrap first")
+	}
+	if err := a.o.Keeper.RetireKEK(ctx, by(ctx, r.GetReason()), version, keys); err != nil {
+		return nil, operatorAnswer(err)
+	}
+	return a.GetKEKStatus(ctx, nil)
 }
 
 // event begins the record of what an operator does without the keeper.

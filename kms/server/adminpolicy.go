@@ -1,10 +1,12 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -27,10 +29,10 @@ func (a admin) GetPolicy(ctx context.Context, r *wire.GetPolicyRequest) (*wire.G
 			return nil, operatorAnswer(err)
 		}
 		if own := info.Policy; len(own.Networks) > 0 || own.Limit != (policy.Limit{}) {
-			return &wire.GetPolicyResponse{Policy: policyOf(own.Networks, own.Limit)}, nil
+			return &wire.GetPolicyResponse{Policy: policyOf(own.Networks, own.Limit), Enrolment: enrolmentOf(rules.Enrol)}, nil
 		}
 	}
-	return &wire.GetPolicyResponse{Policy: policyOf(rules.Networks, rules.Limit), Inherited: r.GetUuid() != ""}, nil
+	return &wire.GetPolicyResponse{Policy: policyOf(rules.Networks, rules.Limit), Inherited: r.GetUuid() != "", Enrolment: enrolmentOf(rules.Enrol)}, nil
 }
 
 // SetPolicy implements the service.
@@ -42,6 +44,9 @@ func (a admin) SetPolicy(ctx context.Context, r *wire.SetPolicyRequest) (*wire.S
 	who := by(ctx, r.GetReason())
 	switch r.GetTarget().(type) {
 	case *wire.SetPolicyRequest_Uuid:
+		if r.GetEnrolment() != wire.Enrolment_ENROLMENT_UNSPECIFIED {
+			return nil, status.Error(codes.InvalidArgument, "enrolment: is of the default policy only")
+		}
 		info, err := a.o.Keeper.Info(ctx, r.GetUuid())
 		if err == nil {
 			err = a.o.Keeper.SetPolicy(ctx, who, r.GetUuid(), networks, limit)
@@ -54,16 +59,17 @@ func (a admin) SetPolicy(ctx context.Context, r *wire.SetPolicyRequest) (*wire.S
 		if !r.GetDefault() || r.GetPolicy() == nil {
 			return nil, status.Error(codes.InvalidArgument, "default: say true, and give the policy that all nodes shall have")
 		}
-		rules, err := a.o.Keeper.Rules(ctx)
+		enrol, err := readEnrolment(r.GetEnrolment())
+		if err != nil {
+			return nil, err
+		}
+		before, err := a.o.Keeper.ChangeRules(ctx, who, func(now policy.Rules) policy.Rules {
+			return policy.Rules{Enrol: cmp.Or(enrol, now.Enrol), Networks: networks, Limit: limit}
+		})
 		if err != nil {
 			return nil, operatorAnswer(err)
 		}
-		rules.Networks, rules.Limit = networks, limit
-		before, err := a.o.Keeper.SetRules(ctx, who, rules)
-		if err != nil {
-			return nil, operatorAnswer(err)
-		}
-		return &wire.SetPolicyResponse{Previous: policyOf(before.Networks, before.Limit)}, nil
+		return &wire.SetPolicyResponse{Previous: policyOf(before.Networks, before.Limit), PreviousEnrolment: enrolmentOf(before.Enrol)}, nil
 	}
 	return nil, status.Error(codes.InvalidArgument, "target: give a node's UUID, or default")
 }
@@ -91,7 +97,7 @@ func (a admin) Explain(ctx context.Context, r *wire.ExplainRequest) (*wire.Decis
 	if err != nil {
 		return nil, operatorAnswer(err)
 	}
-	out := &wire.Decision{Allowed: d.Allow, Rule: d.Rule, Detail: string(d.Reason)}
+	out := &wire.Decision{Allowed: d.Allow, Rule: d.Rule, Reason: string(d.Reason), Detail: inWords(d.Reason)}
 	if d.RetryAfter > 0 {
 		out.RetryAfter = durationpb.New(d.RetryAfter)
 	}
@@ -113,8 +119,7 @@ func (a admin) tried(ctx context.Context, r *wire.ExplainRequest) (*policy.Node,
 	return &node, nil
 }
 
-// TestPolicy implements the service. A node that was not seen since the server's
-// start has no address to be judged by, and is left out.
+// TestPolicy implements the service.
 func (a admin) TestPolicy(r *wire.TestPolicyRequest, out wire.Admin_TestPolicyServer) error {
 	ctx := out.Context()
 	networks, limit, err := readPolicy(r.GetPolicy())
@@ -134,26 +139,100 @@ func (a admin) TestPolicy(r *wire.TestPolicyRequest, out wire.Admin_TestPolicySe
 		if err != nil {
 			return operatorAnswer(err)
 		}
-		if !info.Seen.Source.IsValid() {
-			continue
-		}
-		req := keeper.Request{Node: string(info.Node), Source: info.Seen.Source}
-		now, err := a.o.Keeper.DryRun(ctx, req, policy.Unseal, keeper.Trial{At: at})
+		no, err := a.wouldRefuse(ctx, info, rules, at)
 		if err != nil {
 			return operatorAnswer(err)
 		}
-		then, err := a.o.Keeper.DryRun(ctx, req, policy.Unseal, keeper.Trial{At: at, Rules: &rules})
-		if err != nil {
-			return operatorAnswer(err)
-		}
-		if !now.Allow || then.Allow {
+		if no == nil {
 			continue
 		}
-		if err := out.Send(&wire.Refusal{Uuid: string(info.Node), Address: req.Source.String(), Rule: then.Rule, Detail: string(then.Reason)}); err != nil {
+		if err := out.Send(no); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// wouldRefuse judges one node by other rules; nil if nothing changes for it. A node
+// that was not seen since the start has no address: if networks decide about it, it
+// is not judged.
+func (a admin) wouldRefuse(ctx context.Context, info keeper.Info, rules policy.Rules, at time.Time) (*wire.Refusal, error) {
+	req := keeper.Request{Node: string(info.Node), Source: info.Seen.Source}
+	now, err := a.o.Keeper.DryRun(ctx, req, policy.Unseal, keeper.Trial{At: at})
+	if err != nil {
+		return nil, err
+	}
+	then, err := a.o.Keeper.DryRun(ctx, req, policy.Unseal, keeper.Trial{At: at, Rules: &rules})
+	if err != nil {
+		return nil, err
+	}
+	no := &wire.Refusal{Uuid: string(info.Node), Address: addressText(req.Source)}
+	switch {
+	case !req.Source.IsValid() && (now.Reason == policy.WrongNetwork || then.Reason == policy.WrongNetwork):
+		if !standing(info.Policy, at) {
+			return nil, nil
+		}
+		no.NotJudged, no.Detail = true, "not seen since the server started; the answer depends on where it calls from"
+	case now.Allow && !then.Allow:
+		no.Rule, no.Reason, no.Detail = then.Rule, string(then.Reason), inWords(then.Reason)
+	default:
+		return nil, nil
+	}
+	return no, nil
+}
+
+// standing reports whether a node is served from some address.
+func standing(n policy.Node, at time.Time) bool {
+	if at.IsZero() {
+		at = time.Now()
+	}
+	n.Networks = nil
+	return policy.Decide(policy.Rules{}, n, policy.Request{Op: policy.Unseal}, policy.Bucket{}, at).Allow
+}
+
+// inWords is a reason for people.
+func inWords(r policy.Reason) string {
+	switch r {
+	case policy.OK:
+		return "allowed"
+	case policy.UnknownNode:
+		return "the node is not known, and an unseal registers none"
+	case policy.PendingApproval:
+		return "the node waits for an operator's approval"
+	case policy.ApprovalEnded:
+		return "the node's approval has ended"
+	case policy.NodeFrozen:
+		return "the node is frozen"
+	case policy.NodeRevoked:
+		return "the node is revoked"
+	case policy.NodeForgotten:
+		return "the node is forgotten: its keys are destroyed"
+	case policy.WrongNetwork:
+		return "the address is in none of the networks"
+	case policy.RateLimited:
+		return "too many unseals of the node"
+	}
+	return string(r)
+}
+
+func enrolmentOf(e policy.Enrolment) wire.Enrolment {
+	if e == policy.Open {
+		return wire.Enrolment_ENROLMENT_OPEN
+	}
+	return wire.Enrolment_ENROLMENT_ALLOW_LIST // also for "", see policy.Enrolment
+}
+
+// readEnrolment reads an enrolment from the wire; "" for none.
+func readEnrolment(e wire.Enrolment) (policy.Enrolment, error) {
+	switch e {
+	case wire.Enrolment_ENROLMENT_UNSPECIFIED:
+		return "", nil
+	case wire.Enrolment_ENROLMENT_ALLOW_LIST:
+		return policy.AllowList, nil
+	case wire.Enrolment_ENROLMENT_OPEN:
+		return policy.Open, nil
+	}
+	return "", status.Errorf(codes.InvalidArgument, "enrolment: there is no %d", e)
 }
 
 func policyOf(networks []netip.Prefix, limit policy.Limit) *wire.Policy {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -19,11 +20,18 @@ import (
 	"github.com/cryptctl/cryptctl/role"
 )
 
+// Reasons of the front, besides those of the keeper.
+const (
+	otherNode     = "other-node"     // the certificate names another one
+	noCertificate = "no-certificate" // one is needed
+)
+
 // caller is the other side of a connection: where it is, and what it has proven.
 type caller struct {
 	source netip.Addr
 	role   role.Role
-	cert   *x509.Certificate // nil without one that was verified
+	cert   *x509.Certificate // nil without one that was verified and is good now
+	shown  []*x509.Certificate
 }
 
 func callerOf(ctx context.Context) caller {
@@ -33,17 +41,24 @@ func callerOf(ctx context.Context) caller {
 	}
 	c := caller{source: addrOf(p.Addr)}
 	if info, ok := p.AuthInfo.(credentials.TLSInfo); ok {
-		c.role, c.cert = pki.RoleOf(info.State), verified(info.State)
+		c.shown = info.State.PeerCertificates
+		if c.cert = verified(info.State, time.Now()); c.cert != nil {
+			c.role = pki.RoleOf(info.State)
+		}
 	}
 	return c
 }
 
-// verified is the certificate of the other side, if its chain was verified.
-func verified(state tls.ConnectionState) *x509.Certificate {
-	if len(state.VerifiedChains) == 0 || len(state.VerifiedChains[0]) == 0 {
-		return nil
+// verified is the certificate of the other side, if its chain was verified, and no
+// certificate of it has ended since.
+func verified(state tls.ConnectionState, now time.Time) *x509.Certificate {
+	ended := func(c *x509.Certificate) bool { return now.After(c.NotAfter) }
+	for _, chain := range state.VerifiedChains {
+		if len(chain) > 0 && !slices.ContainsFunc(chain, ended) {
+			return chain[0]
+		}
 	}
-	return state.VerifiedChains[0][0]
+	return nil
 }
 
 // name is who is proven to ask, for the record; "" without a certificate.
@@ -86,11 +101,11 @@ func (s *Server) prove(c caller, op, uuid string) (keeper.Request, error) {
 	case slices.Contains(named, node):
 		req.Actor = c.name()
 	case len(named) > 0:
-		s.record(c, op, node, "other-node")
-		return req, refuse(codes.PermissionDenied, "other-node", "denied: the client certificate is that of another node", 0)
+		s.record(c, op, node, otherNode)
+		return req, refuse(codes.PermissionDenied, otherNode, "denied: the client certificate is that of another node", 0)
 	case s.o.Clients.needs(node):
-		s.record(c, op, node, "no-certificate")
-		return req, refuse(codes.Unauthenticated, "no-certificate", "this node needs a client certificate that names it", 0)
+		s.record(c, op, node, noCertificate)
+		return req, refuse(codes.Unauthenticated, noCertificate, "this node needs a client certificate that names it", 0)
 	}
 	return req, nil
 }
@@ -98,6 +113,7 @@ func (s *Server) prove(c caller, op, uuid string) (keeper.Request, error) {
 // record puts a refusal of the front on record.
 func (s *Server) record(c caller, op string, node blob.Node, reason string) {
 	s.count.certificatesRefused.Add(1)
+	s.count.outcome(op, reason)
 	e := audit.Event{Op: op, Node: string(node), Source: c.source.String(), Actor: c.name(), Outcome: "denied", Reason: reason, Rule: "clients"}
 	s.note(e)
 }

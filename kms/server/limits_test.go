@@ -72,9 +72,9 @@ func TestFairness(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var flood sync.WaitGroup
 	var answered atomic.Int64
-	for range 10 {
+	for range 40 {
 		cc := plain(t, r.nodes, "127.0.0.2")
-		for range 100 {
+		for range 25 {
 			flood.Go(func() {
 				if _, err := unseal(ctx, cc, nodeA, sealed); err == nil {
 					answered.Add(1)
@@ -199,7 +199,7 @@ func TestHandshakes(t *testing.T) {
 // TestHalfCalls: streams that are opened and never finished are bounded in number
 // and in time.
 func TestHalfCalls(t *testing.T) {
-	r := fresh(t, func(o *server.Options) { o.Limits.Streams, o.Limits.Stream = 20, 500*time.Millisecond })
+	r := fresh(t, func(o *server.Options) { o.Limits.Streams, o.Limits.Request = 20, 500*time.Millisecond })
 	cc := plain(t, r.nodes, "")
 	before := runtime.NumGoroutine()
 	var open []grpc.ClientStream
@@ -338,11 +338,28 @@ func TestMetrics(t *testing.T) {
 	pass, token := enroll(t, p)
 	opens(t, p, token, pass)
 	_, _ = provider(t, r.nodes, nodeB, nil).Recover(t.Context(), keys.Request{}, token)
+	ctx, cancel := context.WithCancel(t.Context())
+	watch, err := healthpb.NewHealthClient(plain(t, r.nodes, "")).Watch(ctx, &healthpb.HealthCheckRequest{})
+	if err == nil {
+		_, err = watch.Recv()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	eventually(t, "the end of a stream", func() bool {
+		return metric(t, r, `cryptctl_kms_calls_total{method="grpc.health.v1.Health/Watch",code="Canceled"}`) == 1
+	})
 	for name, want := range map[string]int{
+		`cryptctl_kms_call_seconds_count{method="grpc.health.v1.Health/Watch"}`:                   -1, // as long as the client liked
 		`cryptctl_kms_calls_total{method="sidero.kms.KMSService/Seal",code="OK"}`:                 1,
 		`cryptctl_kms_calls_total{method="sidero.kms.KMSService/Unseal",code="OK"}`:               1,
 		`cryptctl_kms_calls_total{method="sidero.kms.KMSService/Unseal",code="PermissionDenied"}`: 1,
-		`cryptctl_kms_call_seconds_count`:                                                         3, `cryptctl_kms_call_seconds_bucket{le="+Inf"}`: 3, `cryptctl_kms_wait_seconds_count`: 3,
+		`cryptctl_kms_call_seconds_count{method="sidero.kms.KMSService/Seal"}`:                    1,
+		`cryptctl_kms_call_seconds_count{method="sidero.kms.KMSService/Unseal"}`:                  2,
+		`cryptctl_kms_call_seconds_bucket{method="sidero.kms.KMSService/Unseal",le="+Inf"}`:       2,
+		`cryptctl_kms_call_seconds_count`:                                                         -1, // of all kinds together it says nothing
+		`cryptctl_kms_wait_seconds_count`:                                                         3, `cryptctl_kms_wait_seconds_bucket{le="+Inf"}`: 3,
 		`cryptctl_kms_overload_total`: 0, `cryptctl_kms_requests_waiting`: 0,
 	} {
 		if got := metric(t, r, name); got != want {

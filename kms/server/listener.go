@@ -4,22 +4,19 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 )
 
 // bounded is a listener that closes connections beyond its limits at once, so
 // that those who were let in are served.
 type bounded struct {
 	net.Listener
-	all, each int
-	count     *counts
-
-	mu      sync.Mutex
-	open    int
-	sources map[netip.Addr]int
+	shares *shares
+	count  *counts
 }
 
 func bound(l net.Listener, all, each int, count *counts) *bounded {
-	return &bounded{Listener: l, all: all, each: each, count: count, sources: map[netip.Addr]int{}}
+	return &bounded{Listener: l, shares: newShares(all, each), count: count}
 }
 
 // Accept implements net.Listener.
@@ -29,51 +26,45 @@ func (b *bounded) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		source := sourceOf(addrOf(c.RemoteAddr()))
-		if !b.take(source) {
+		out := &counted{Conn: c, of: b}
+		out.hold = b.shares.take(sourceOf(addrOf(c.RemoteAddr())), func() {
+			b.count.connectionsRefused.Add(1)
+			c.Close() // gRPC notices, and closes the counted one
+		})
+		if out.hold == nil {
 			b.count.connectionsRefused.Add(1)
 			c.Close()
 			continue
 		}
 		b.count.connections.Add(1)
-		return &counted{Conn: c, closed: func() {
-			b.count.connections.Add(-1)
-			b.give(source)
-		}}, nil
-	}
-}
-
-func (b *bounded) take(source netip.Addr) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.open >= b.all || b.sources[source] >= b.each {
-		return false
-	}
-	b.open++
-	b.sources[source]++
-	return true
-}
-
-func (b *bounded) give(source netip.Addr) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.open--
-	if b.sources[source]--; b.sources[source] == 0 {
-		delete(b.sources, source)
+		return out, nil
 	}
 }
 
 // counted is a connection that says once that it was closed.
 type counted struct {
 	net.Conn
-	once   sync.Once
-	closed func()
+	of   *bounded
+	hold *hold
+	once sync.Once
 }
 
 // Close implements net.Conn.
 func (c *counted) Close() error {
-	defer c.once.Do(c.closed)
+	defer c.once.Do(func() {
+		c.of.count.connections.Add(-1)
+		c.of.shares.give(c.hold)
+	})
 	return c.Conn.Close()
+}
+
+// SetDeadline implements net.Conn. gRPC takes the deadline away once the handshakes
+// of TLS and HTTP/2 are through.
+func (c *counted) SetDeadline(t time.Time) error {
+	if t.IsZero() {
+		c.of.shares.settle(c.hold)
+	}
+	return c.Conn.SetDeadline(t)
 }
 
 // addrOf is an address without its port; the zero Addr if it has none.

@@ -3,6 +3,7 @@ package server
 import (
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -11,22 +12,25 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+
+	"github.com/cryptctl/cryptctl/kms/audit"
 )
 
 // counts are the numbers of a server.
 type counts struct {
 	connections        atomic.Int64
 	connectionsRefused atomic.Int64
-	streams            atomic.Int64
 
 	overload            atomic.Int64
 	certificatesRefused atomic.Int64
 	rolesRefused        atomic.Int64
 
-	took, waited histogram
+	waited histogram
 
-	mu    sync.Mutex
-	calls map[labels]int64
+	mu       sync.Mutex
+	calls    map[labels]int64
+	took     map[string]*histogram // by method
+	outcomes map[outcome]int64
 }
 
 // labels are of a call that was answered. Methods are those that are registered.
@@ -35,14 +39,28 @@ type labels struct {
 	code   codes.Code
 }
 
-func (c *counts) called(method string, code codes.Code, took time.Duration) {
-	c.took.observe(took)
+func (c *counts) called(method string, code codes.Code) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.calls == nil {
 		c.calls = map[labels]int64{}
 	}
 	c.calls[labels{method, code}]++
+}
+
+// timed counts how long a call took.
+func (c *counts) timed(method string, took time.Duration) {
+	c.mu.Lock()
+	h := c.took[method]
+	if h == nil {
+		if c.took == nil {
+			c.took = map[string]*histogram{}
+		}
+		h = &histogram{}
+		c.took[method] = h
+	}
+	c.mu.Unlock()
+	h.observe(took)
 }
 
 const nBounds = 10
@@ -72,13 +90,22 @@ func (h *histogram) observe(d time.Duration) {
 
 func (h *histogram) write(w io.Writer, name, help string) {
 	fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s histogram\n", name, help, name)
+	h.lines(w, name, "")
+}
+
+// lines writes the values, with a label or without one.
+func (h *histogram) lines(w io.Writer, name, label string) {
+	of, and := "", ""
+	if label != "" {
+		of, and = "{"+label+"}", label+","
+	}
 	sum, n := time.Duration(h.sum.Load()).Seconds(), int64(0)
 	for i, bound := range bounds() {
 		n += h.in[i].Load()
-		fmt.Fprintf(w, "%s_bucket{le=\"%g\"} %d\n", name, bound, n)
+		fmt.Fprintf(w, "%s_bucket{%sle=\"%g\"} %d\n", name, and, bound, n)
 	}
 	n += h.in[nBounds].Load()
-	fmt.Fprintf(w, "%s_bucket{le=\"+Inf\"} %d\n%s_sum %g\n%s_count %d\n", name, n, name, sum, name, n)
+	fmt.Fprintf(w, "%s_bucket{%sle=\"+Inf\"} %d\n%s_sum%s %g\n%s_count%s %d\n", name, and, n, name, of, sum, name, of, n)
 }
 
 // HTTP serves /metrics in Prometheus' text format, /healthz (the process answers)
@@ -91,13 +118,7 @@ func (s *Server) HTTP() http.Handler {
 		s.writeMetrics(w)
 	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		if err := s.Ready(r.Context()); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		io.WriteString(w, "ok\n")
-	})
+	mux.HandleFunc("GET /readyz", s.ready)
 	return mux
 }
 
@@ -113,9 +134,30 @@ func (s *Server) writeMetrics(w io.Writer) {
 	one("cryptctl_kms_overload_total", "counter", "Requests of nodes that were refused for overload.", s.count.overload.Load())
 	one("cryptctl_kms_certificate_refused_total", "counter", "Requests of nodes without the certificate they need, or with that of another node.", s.count.certificatesRefused.Load())
 	one("cryptctl_kms_role_refused_total", "counter", "Calls of operators without the role they need.", s.count.rolesRefused.Load())
+	asked := s.o.Keeper.Counts()
+	one("cryptctl_kms_store_reads_total", "counter", "Records that were read from the store.", asked.StoreReads)
+	one("cryptctl_kms_store_writes_total", "counter", "Records that were written to the store.", asked.StoreWrites)
+	one("cryptctl_kms_kek_calls_total", "counter", "Node keys that the key-encryption key was asked to wrap or unwrap.", asked.KEKCalls)
+	if log, ok := s.o.Audit.(*audit.Log); ok {
+		one("cryptctl_kms_audit_records_total", "counter", "Records in the audit log, with those before the start.", int64(log.Head().Seq))
+		one("cryptctl_kms_audit_syncs_total", "counter", "Writes of the audit log that were synced; many records share one.", int64(log.Syncs()))
+	}
+	s.writeParts(w)
+	s.count.writeOutcomes(w)
 	s.count.writeCalls(w)
-	s.count.took.write(w, "cryptctl_kms_call_seconds", "How long calls took.")
+	s.count.writeTook(w)
 	s.count.waited.write(w, "cryptctl_kms_wait_seconds", "How long requests of nodes were in the queue.")
+}
+
+func (c *counts) writeTook(w io.Writer) {
+	const name = "cryptctl_kms_call_seconds"
+	c.mu.Lock()
+	took := maps.Clone(c.took)
+	c.mu.Unlock()
+	fmt.Fprintf(w, "# HELP %s How long calls took, but those with streams.\n# TYPE %s histogram\n", name, name)
+	for _, method := range slices.Sorted(maps.Keys(took)) {
+		took[method].lines(w, name, fmt.Sprintf("method=%q", strings.TrimPrefix(method, "/")))
+	}
 }
 
 func (c *counts) writeCalls(w io.Writer) {

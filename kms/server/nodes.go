@@ -29,7 +29,9 @@ func (n nodes) Seal(ctx context.Context, r *wire.Request) (*wire.Response, error
 	return n.admitted(ctx, "seal", r, func(req keeper.Request) ([]byte, error) {
 		data := secret.Copy(r.GetData())
 		defer data.Wipe()
-		return n.o.Keeper.Seal(ctx, req, data)
+		blob, err := n.o.Keeper.Seal(ctx, req, data)
+		n.count.answered("seal", err)
+		return blob, err
 	})
 }
 
@@ -37,6 +39,7 @@ func (n nodes) Seal(ctx context.Context, r *wire.Request) (*wire.Response, error
 func (n nodes) Unseal(ctx context.Context, r *wire.Request) (*wire.Response, error) {
 	return n.admitted(ctx, "unseal", r, func(req keeper.Request) ([]byte, error) {
 		data, err := n.o.Keeper.Unseal(ctx, req, r.GetData())
+		n.count.answered("unseal", err)
 		if err != nil {
 			return n.hide(err)
 		}
@@ -65,7 +68,7 @@ func (n nodes) hide(err error) ([]byte, error) {
 func (n nodes) admitted(ctx context.Context, op string, r *wire.Request, ask func(keeper.Request) ([]byte, error)) (*wire.Response, error) {
 	begin, c := time.Now(), callerOf(ctx)
 	if err := n.queue.enter(ctx, sourceOf(c.source)); err != nil {
-		return nil, n.notAdmitted(err)
+		return nil, n.notAdmitted(op, err)
 	}
 	admitted := time.Now()
 	defer func() { n.queue.leave(time.Since(admitted)) }()
@@ -84,9 +87,10 @@ func (n nodes) admitted(ctx context.Context, op string, r *wire.Request, ask fun
 	return nil, answer(err)
 }
 
-func (n nodes) notAdmitted(err error) error {
+func (n nodes) notAdmitted(op string, err error) error {
 	if errors.Is(err, errOverload) {
 		n.count.overload.Add(1)
+		n.count.outcome(op, "overload")
 		return refuse(codes.ResourceExhausted, "overload", "too many requests at once", n.queue.retryAfter())
 	}
 	return status.FromContextError(err).Err()

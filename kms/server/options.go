@@ -25,7 +25,8 @@ type Options struct {
 	Clients Clients
 	// OracleHiding answers an unseal that is refused with random bytes, as the
 	// reference server does. A node cannot tell it from a key that was changed: it
-	// may give up a slot that would have worked again after a thaw.
+	// may give up a slot that would have worked again after a thaw. Rate limits are
+	// said all the same: a node that is limited is one that there is.
 	OracleHiding bool
 
 	// AdminTLS is for the listener of operators; it must verify certificates.
@@ -60,13 +61,18 @@ type Parts struct {
 // are for a boot storm of ten thousand nodes.
 type Limits struct {
 	Connections int           // at a time; default 16384
-	PerSource   int           // connections of one source; default 3/4 of Connections
-	Streams     int           // calls at a time, waiting ones included; default 32768
+	PerSource   int           // connections of one source; default 3/4 of Connections. It has them until others want some
+	Streams     int           // calls of nodes at a time, waiting ones included; default 32768
 	Working     int           // requests being answered at a time; default 512
 	Waiting     int           // requests in the queue; default 16384
 	Wait        time.Duration // in the queue; default 8 s: Talos gives up after 10
-	Handshake   time.Duration // TLS and HTTP/2 together; default 10 s
+	Handshake   time.Duration // TLS and HTTP/2 together; default 20 s: ten thousand at once take as long; of operators at most 3 s
+	Request     time.Duration // of a call, until all of its request is there; default 10 s
+	Send        time.Duration // of a client, to take one message of a stream; default 1 min
+	Age         time.Duration // of a connection: it takes no more calls, and ends with its last one; default 10 min
+	Judge       time.Duration // after which a call of operators that goes on is judged again; default 30 s
 	Stream      time.Duration // one call of a node; default 1 min
+	Silence     time.Duration // of a client, until it is asked whether it is there; a third of it later it is cut off; default 1 min, at least 1 s
 }
 
 // messages of nodes: the largest blob, a UUID, and room.
@@ -93,8 +99,13 @@ func (l Limits) withDefaults() Limits {
 	number(&l.Working, 512)
 	number(&l.Waiting, 16384)
 	span(&l.Wait, 8*time.Second)
-	span(&l.Handshake, 10*time.Second)
+	span(&l.Handshake, 20*time.Second)
+	span(&l.Request, 10*time.Second)
+	span(&l.Send, time.Minute)
+	span(&l.Age, 10*time.Minute)
+	span(&l.Judge, 30*time.Second)
 	span(&l.Stream, time.Minute)
+	span(&l.Silence, time.Minute)
 	return l
 }
 

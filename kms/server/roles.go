@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 	"strings"
+	"sync"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -20,26 +22,64 @@ func needs(method string) role.Role {
 		return role.Reader
 	case "ApproveNode", "FreezeNode", "ThawNode", "RotateNodeKey":
 		return role.Operator
-	case "RevokeNode", "ForgetNode", "SetPolicy", "RetireNodeKey", "RotateKEK", "RewrapKEK", "Backup":
+	case "RevokeNode", "ForgetNode", "SetPolicy", "RetireNodeKey", "RotateKEK", "RewrapKEK", "RetireKEK", "Backup":
 		return role.Admin
 	}
 	return role.None
 }
 
-// mayCall refuses a call of operators to a client without the role for it.
-func (s *Server) mayCall(ctx context.Context, method string) error {
-	if !strings.HasPrefix(method, "/"+wire.Admin_ServiceDesc.ServiceName+"/") {
+func isAdmin(method string) bool {
+	return strings.HasPrefix(method, "/"+wire.Admin_ServiceDesc.ServiceName+"/")
+}
+
+// mayCall refuses a call of operators to a client without the role for it, and to
+// one whose certificate is good no more.
+func (g gate) mayCall(ctx context.Context, method string) error {
+	if !isAdmin(method) {
 		return nil
 	}
 	c, need := callerOf(ctx), needs(method)
-	if c.role.Allows(need) {
-		return nil
+	if !c.role.Allows(need) {
+		return g.mayNot(c, method, need)
 	}
-	s.count.rolesRefused.Add(1)
-	s.log.Warn("an operator's call was refused", "method", method, "source", c.source, "name", c.name(), "role", c.role, "needs", need)
-	s.note(audit.Event{Op: "call", Source: c.source.String(), Actor: c.name(), Outcome: "denied", Reason: "role", Detail: method})
+	if err := g.trusts(c); err != nil {
+		c.cert, c.role = nil, role.None
+		g.log.Warn("a client certificate is good no more", "source", c.source, "error", err)
+		return g.mayNot(c, method, need)
+	}
+	return nil
+}
+
+// mayNot counts a refusal. On record are those of clients that are known: others
+// could fill the log, and have the server sync it, as they like.
+func (g gate) mayNot(c caller, method string, need role.Role) error {
+	g.count.rolesRefused.Add(1)
 	if c.cert == nil {
+		if others, ok := g.strangers.now(time.Now()); ok {
+			g.log.Warn("an operator's call without a certificate was refused", "method", method, "source", c.source, "needs", need, "others_since", others)
+		}
 		return status.Errorf(codes.Unauthenticated, "this call needs a client certificate with the role %s", need)
 	}
+	g.log.Warn("an operator's call was refused", "method", method, "source", c.source, "name", c.name(), "role", c.role, "needs", need)
+	g.note(audit.Event{Op: "call", Source: c.source.String(), Actor: c.name(), Outcome: "denied", Reason: "role", Detail: method})
 	return status.Errorf(codes.PermissionDenied, "this call needs the role %s, the certificate of %q has %s", need, c.name(), c.role)
+}
+
+// seldom lets something through once a second, and counts the rest.
+type seldom struct {
+	mu   sync.Mutex
+	last time.Time
+	rest int
+}
+
+// now reports whether it is time, and how many did not get through since.
+func (s *seldom) now(at time.Time) (rest int, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.last.IsZero() && at.Sub(s.last) < time.Second {
+		s.rest++
+		return 0, false
+	}
+	rest, s.rest, s.last = s.rest, 0, at
+	return rest, true
 }

@@ -16,6 +16,11 @@ import (
 	"github.com/cryptctl/cryptctl/kms/wire"
 )
 
+// ballastSize is address space that counts as heap and takes no memory: Go collects
+// a heap when it has doubled, and that of a server with few nodes would be collected
+// many times a second. So there may be this much more garbage, at most.
+const ballastSize = 64 << 20
+
 // Server is the front of a key server. It is made by [New].
 type Server struct {
 	o      Options
@@ -24,13 +29,23 @@ type Server struct {
 	queue  *queue
 	count  counts
 	health *health.Server
+	parts  parts
+
+	budgets   budgets
+	strangers seldom
+	reading   chan struct{} // held by who reads the whole audit log
 
 	nodes     *grpc.Server
 	operators *grpc.Server // nil without AdminTLS
 
+	ballast []byte // never touched
+
 	draining context.Context // ends when Drain begins
 	drain    context.CancelFunc
 	done     sync.WaitGroup
+
+	mu     sync.Mutex
+	fronts []*bounded
 }
 
 // New returns a server that serves nothing yet. Drain ends it.
@@ -43,7 +58,9 @@ func New(o Options) (*Server, error) {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	s.queue = newQueue(s.limits.Working, s.limits.Waiting, s.limits.Wait)
+	s.budgets, s.reading = newBudgets(s.limits), make(chan struct{}, 1)
 	s.draining, s.drain = context.WithCancel(context.Background())
+	s.ballast = make([]byte, ballastSize)
 
 	s.nodes = grpc.NewServer(s.nodeOptions()...)
 	wire.RegisterKMSServiceServer(s.nodes, nodes{Server: s})
@@ -68,18 +85,23 @@ func (s *Server) common(g *grpc.Server) {
 }
 
 // ServeNodes answers nodes until Drain, or until the listener fails.
-func (s *Server) ServeNodes(l net.Listener) error { return s.serve(s.nodes, l, s.limits.Connections) }
+func (s *Server) ServeNodes(l net.Listener) error {
+	return s.serve(s.nodes, bound(l, s.limits.Connections, s.limits.PerSource, &s.count))
+}
 
 // ServeOperators answers operators until Drain, or until the listener fails.
 func (s *Server) ServeOperators(l net.Listener) error {
 	if s.operators == nil {
 		return errors.New("key server: operators are known by certificates; give the server one to show them, and the authority of theirs")
 	}
-	return s.serve(s.operators, l, min(s.limits.Connections, operatorConnections))
+	return s.serve(s.operators, bound(l, min(s.limits.Connections, operatorConnections), min(s.limits.PerSource, operatorPerSource), &s.count))
 }
 
-func (s *Server) serve(g *grpc.Server, l net.Listener, connections int) error {
-	err := g.Serve(bound(l, connections, min(s.limits.PerSource, connections), &s.count))
+func (s *Server) serve(g *grpc.Server, b *bounded) error {
+	s.mu.Lock()
+	s.fronts = append(s.fronts, b)
+	s.mu.Unlock()
+	err := g.Serve(b)
 	if errors.Is(err, grpc.ErrServerStopped) || s.draining.Err() != nil {
 		return nil
 	}
@@ -92,6 +114,11 @@ func (s *Server) serve(g *grpc.Server, l net.Listener, connections int) error {
 func (s *Server) Drain(ctx context.Context) {
 	s.health.Shutdown()
 	s.drain()
+	s.mu.Lock()
+	for _, b := range s.fronts {
+		b.shares.end() // gRPC would wait for handshakes, also of who says nothing
+	}
+	s.mu.Unlock()
 	var all sync.WaitGroup
 	for _, g := range []*grpc.Server{s.nodes, s.operators} {
 		if g == nil {
@@ -135,8 +162,12 @@ func (s *Server) watch() {
 func (s *Server) check() {
 	ctx, cancel := context.WithTimeout(s.draining, healthEvery)
 	defer cancel()
+	now := s.o.Keeper.Health(ctx)
+	if s.draining.Err() == nil {
+		s.parts.saw(s.log, now)
+	}
 	is := healthpb.HealthCheckResponse_SERVING
-	if err := s.o.Keeper.Ready(ctx); err != nil {
+	if err := now.Ready(); err != nil {
 		is = healthpb.HealthCheckResponse_NOT_SERVING
 	}
 	for _, name := range []string{"", wire.KMSService_ServiceDesc.ServiceName} {

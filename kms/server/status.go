@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/cryptctl/cryptctl/kms/keeper"
+	"github.com/cryptctl/cryptctl/kms/policy"
 )
 
 // domain is that of the reasons in ErrorInfo.
@@ -49,7 +50,11 @@ func answer(err error) error {
 	case keeper.Frozen:
 		return refuse(codes.FailedPrecondition, reason, "the node is frozen by an operator", 0)
 	case keeper.RateLimited:
-		return refuse(codes.ResourceExhausted, reason, "too many unseals of this node", max(e.RetryAfter, time.Second))
+		text := "too many unseals of this node"
+		if e.Reason != policy.RateLimited {
+			text = meaning(e)
+		}
+		return refuse(codes.ResourceExhausted, reason, text, max(e.RetryAfter, time.Second))
 	case keeper.Malformed:
 		return refuse(codes.InvalidArgument, reason, "malformed: "+meaning(e), 0)
 	}
@@ -71,6 +76,12 @@ func meaning(e *keeper.Error) string {
 		return "the blob belongs to another node"
 	case keeper.TooMany:
 		return "there is no room for one more node"
+	case keeper.TooManyPending:
+		return "too many nodes wait for approval, or too many of this network asked for it"
+	case keeper.KEKVersion:
+		return "key-encryption key, in the version that wrapped the node's key,"
+	case keeper.KEKRefuses:
+		return "key-encryption key, which does not open the node's key,"
 	case keeper.NoKEK:
 		return "key-encryption key"
 	case keeper.NoStore:
@@ -80,6 +91,11 @@ func meaning(e *keeper.Error) string {
 	}
 	return string(e.Reason)
 }
+
+// lacking is that the caller's role is not enough, found when the node is known.
+type lacking string
+
+func (l lacking) Error() string { return string(l) }
 
 // operatorAnswer turns an error of an operator's change into a status. Operators
 // see causes.
@@ -91,7 +107,10 @@ func operatorAnswer(err error) error {
 		return err
 	}
 	e, _ := errors.AsType[*keeper.Error](err)
+	why, lacks := errors.AsType[lacking](err)
 	switch {
+	case lacks:
+		return status.Error(codes.PermissionDenied, why.Error())
 	case errors.Is(err, keeper.ErrUnknown):
 		return status.Error(codes.NotFound, err.Error())
 	case errors.Is(err, keeper.ErrRefused):

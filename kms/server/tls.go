@@ -2,6 +2,7 @@ package server
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 )
 
@@ -38,4 +39,28 @@ func guard(c *tls.Config, required bool) *tls.Config {
 		return chosen, nil
 	}
 	return out
+}
+
+// trusts verifies a client's certificate again, with the authorities of now: a
+// connection may be older than they are.
+func (g gate) trusts(c caller) error {
+	config := g.config
+	if config.GetConfigForClient != nil {
+		chosen, err := config.GetConfigForClient(&tls.ClientHelloInfo{})
+		if err != nil {
+			return err
+		}
+		if chosen != nil {
+			config = chosen
+		}
+	}
+	if config.ClientCAs == nil {
+		return errNoAuthority
+	}
+	o := x509.VerifyOptions{Roots: config.ClientCAs, Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+	for _, other := range c.shown[1:] {
+		o.Intermediates.AddCert(other)
+	}
+	_, err := c.cert.Verify(o)
+	return err
 }

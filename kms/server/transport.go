@@ -1,23 +1,23 @@
 package server
 
 import (
-	"context"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/mem"
-	"google.golang.org/grpc/status"
-	"google.golang.org/grpc/tap"
 )
 
 const (
 	operatorConnections = 64
-	perConnection       = 128 // streams
+	operatorPerSource   = 8
+	operatorHandshake   = 3 * time.Second
+
+	idle          = 2 * time.Minute
+	maxAgeGrace   = time.Hour // for calls of operators that go on; those of nodes end before
+	perConnection = 32        // calls at a time
+	window        = 64 << 10  // bytes that may be on their way to us, of a call and of a connection
 )
 
 // nodeOptions are those of the listener of nodes.
@@ -30,87 +30,42 @@ func (s *Server) nodeOptions() []grpc.ServerOption {
 	if s.o.AdminOnNodes {
 		size = maxAdminMessage
 	}
-	return append(s.options(),
+	return append(s.options(gate{s, s.o.TLS}),
 		grpc.Creds(creds),
+		grpc.ConnectionTimeout(s.limits.Handshake),
 		grpc.MaxRecvMsgSize(size),
-		grpc.InTapHandle(s.stream),
+		grpc.NumStreamWorkers(uint32(s.limits.Working)), // a new stack for each call would have to grow
 		// Ten thousand connections that are used once: little memory for each.
 		grpc.ReadBufferSize(4<<10), grpc.WriteBufferSize(4<<10),
-		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 2 * time.Minute, Time: time.Minute, Timeout: 20 * time.Second}),
 	)
 }
 
 // operatorOptions are those of the listener of operators.
 func (s *Server) operatorOptions() []grpc.ServerOption {
-	return append(s.options(),
+	return append(s.options(gate{s, s.o.AdminTLS}),
 		grpc.Creds(credentials.NewTLS(guard(s.o.AdminTLS, true))),
+		grpc.ConnectionTimeout(min(s.limits.Handshake, operatorHandshake)),
 		grpc.MaxRecvMsgSize(maxAdminMessage),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
 	)
 }
 
-func (s *Server) options() []grpc.ServerOption {
+// options are those of both. Windows that do not grow bound what is kept of what a
+// client sends and nobody reads.
+func (s *Server) options(g gate) []grpc.ServerOption {
 	return []grpc.ServerOption{
-		grpc.ForceServerCodecV2(newCodec()),
-		experimental.BufferPool(wiping{mem.DefaultBufferPool()}),
+		grpc.ForceServerCodecV2(codec{}),
 		grpc.MaxConcurrentStreams(perConnection),
 		grpc.MaxHeaderListSize(maxHeaders),
-		grpc.ConnectionTimeout(s.limits.Handshake),
+		grpc.StaticStreamWindowSize(window),
+		grpc.StaticConnWindowSize(window),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionIdle: idle, MaxConnectionAge: s.limits.Age, MaxConnectionAgeGrace: maxAgeGrace,
+			Time: s.limits.Silence, Timeout: s.limits.Silence / 3,
+		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 20 * time.Second, PermitWithoutStream: true}),
 		grpc.WaitForHandlers(true),
-		grpc.ChainUnaryInterceptor(s.unary),
-		grpc.ChainStreamInterceptor(s.streaming),
+		grpc.InTapHandle(g.tap),
+		grpc.ChainUnaryInterceptor(g.unary),
+		grpc.ChainStreamInterceptor(g.streaming),
 	}
 }
-
-// stream bounds the streams of nodes, in number and in time, before anything is
-// kept for one: a client may open them and send nothing.
-func (s *Server) stream(ctx context.Context, _ *tap.Info) (context.Context, error) {
-	if s.count.streams.Add(1) > int64(s.limits.Streams) {
-		s.count.streams.Add(-1)
-		s.count.overload.Add(1)
-		return nil, refuse(codes.ResourceExhausted, "overload", "too many requests at once", s.queue.retryAfter())
-	}
-	ctx, cancel := context.WithTimeout(ctx, s.limits.Stream)
-	context.AfterFunc(ctx, func() { // at the end of the stream, at the latest
-		cancel()
-		s.count.streams.Add(-1)
-	})
-	return ctx, nil
-}
-
-// unary judges operators by their role, and counts.
-func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (res any, err error) {
-	begin := time.Now()
-	if err = s.mayCall(ctx, info.FullMethod); err == nil {
-		res, err = handler(ctx, req)
-	}
-	s.count.called(info.FullMethod, status.Code(err), time.Since(begin))
-	return res, err
-}
-
-// streaming is the same for calls with streams, which end when the server does.
-func (s *Server) streaming(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	begin := time.Now()
-	ctx, cancel := context.WithCancel(ss.Context())
-	defer cancel()
-	defer context.AfterFunc(s.draining, cancel)()
-	err := s.mayCall(ctx, info.FullMethod)
-	if err == nil {
-		err = handler(srv, ending{ss, ctx})
-	}
-	if err != nil && s.draining.Err() != nil {
-		err = status.Error(codes.Unavailable, "the key server is shutting down")
-	}
-	s.count.called(info.FullMethod, status.Code(err), time.Since(begin))
-	return err
-}
-
-// ending is a stream with a context of its own.
-type ending struct {
-	grpc.ServerStream
-	ctx context.Context
-}
-
-// Context implements grpc.ServerStream.
-func (e ending) Context() context.Context { return e.ctx }

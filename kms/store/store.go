@@ -49,8 +49,9 @@ type Store interface {
 	// is new, and returns its revision. ErrConflict if another one is there.
 	// After any other error it is not known whether the value was stored.
 	Swap(ctx context.Context, name string, old uint64, value []byte) (uint64, error)
-	// List gives the names that begin with prefix, in order, as of one moment
-	// after the call began. It ends with the first error.
+	// List gives the names that begin with prefix, in order: all that were there
+	// when the call began, each with a value that it had since then, and perhaps
+	// some that came meanwhile. It ends with the first error.
 	List(ctx context.Context, prefix string) iter.Seq2[Item, error]
 }
 

@@ -34,7 +34,9 @@ const (
 	NodeState_NODE_STATE_PENDING     NodeState = 1 // seen, not approved yet
 	NodeState_NODE_STATE_ACTIVE      NodeState = 2 // served
 	NodeState_NODE_STATE_FROZEN      NodeState = 3 // refused until thawed
-	NodeState_NODE_STATE_REVOKED     NodeState = 4 // refused for good
+	NodeState_NODE_STATE_REVOKED     NodeState = 4 // refused until an admin reinstates it
+	// Refused; its keys are destroyed. Once approved anew it gets new ones.
+	NodeState_NODE_STATE_FORGOTTEN NodeState = 5
 )
 
 // Enum value maps for NodeState.
@@ -45,6 +47,7 @@ var (
 		2: "NODE_STATE_ACTIVE",
 		3: "NODE_STATE_FROZEN",
 		4: "NODE_STATE_REVOKED",
+		5: "NODE_STATE_FORGOTTEN",
 	}
 	NodeState_value = map[string]int32{
 		"NODE_STATE_UNSPECIFIED": 0,
@@ -52,6 +55,7 @@ var (
 		"NODE_STATE_ACTIVE":      2,
 		"NODE_STATE_FROZEN":      3,
 		"NODE_STATE_REVOKED":     4,
+		"NODE_STATE_FORGOTTEN":   5,
 	}
 )
 
@@ -80,6 +84,56 @@ func (x NodeState) Number() protoreflect.EnumNumber {
 // Deprecated: Use NodeState.Descriptor instead.
 func (NodeState) EnumDescriptor() ([]byte, []int) {
 	return file_kms_wire_admin_proto_rawDescGZIP(), []int{0}
+}
+
+// What becomes of nodes that are not known.
+type Enrolment int32
+
+const (
+	Enrolment_ENROLMENT_UNSPECIFIED Enrolment = 0
+	Enrolment_ENROLMENT_ALLOW_LIST  Enrolment = 1 // pending, until an operator approves
+	Enrolment_ENROLMENT_OPEN        Enrolment = 2 // approved by their first seal
+)
+
+// Enum value maps for Enrolment.
+var (
+	Enrolment_name = map[int32]string{
+		0: "ENROLMENT_UNSPECIFIED",
+		1: "ENROLMENT_ALLOW_LIST",
+		2: "ENROLMENT_OPEN",
+	}
+	Enrolment_value = map[string]int32{
+		"ENROLMENT_UNSPECIFIED": 0,
+		"ENROLMENT_ALLOW_LIST":  1,
+		"ENROLMENT_OPEN":        2,
+	}
+)
+
+func (x Enrolment) Enum() *Enrolment {
+	p := new(Enrolment)
+	*p = x
+	return p
+}
+
+func (x Enrolment) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Enrolment) Descriptor() protoreflect.EnumDescriptor {
+	return file_kms_wire_admin_proto_enumTypes[1].Descriptor()
+}
+
+func (Enrolment) Type() protoreflect.EnumType {
+	return &file_kms_wire_admin_proto_enumTypes[1]
+}
+
+func (x Enrolment) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Enrolment.Descriptor instead.
+func (Enrolment) EnumDescriptor() ([]byte, []int) {
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{1}
 }
 
 type Operation int32
@@ -115,11 +169,11 @@ func (x Operation) String() string {
 }
 
 func (Operation) Descriptor() protoreflect.EnumDescriptor {
-	return file_kms_wire_admin_proto_enumTypes[1].Descriptor()
+	return file_kms_wire_admin_proto_enumTypes[2].Descriptor()
 }
 
 func (Operation) Type() protoreflect.EnumType {
-	return &file_kms_wire_admin_proto_enumTypes[1]
+	return &file_kms_wire_admin_proto_enumTypes[2]
 }
 
 func (x Operation) Number() protoreflect.EnumNumber {
@@ -128,7 +182,61 @@ func (x Operation) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Operation.Descriptor instead.
 func (Operation) EnumDescriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{1}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{2}
+}
+
+type KEKVersionState int32
+
+const (
+	KEKVersionState_KEK_VERSION_STATE_UNSPECIFIED KEKVersionState = 0 // the backend does not say
+	KEKVersionState_KEK_VERSION_STATE_ENABLED     KEKVersionState = 1 // it unwraps
+	// It unwraps no more and is not destroyed: RetireKEK was cut off.
+	KEKVersionState_KEK_VERSION_STATE_DISABLED KEKVersionState = 2
+	// It wraps keys and is not there: they cannot be unwrapped.
+	KEKVersionState_KEK_VERSION_STATE_MISSING KEKVersionState = 3
+)
+
+// Enum value maps for KEKVersionState.
+var (
+	KEKVersionState_name = map[int32]string{
+		0: "KEK_VERSION_STATE_UNSPECIFIED",
+		1: "KEK_VERSION_STATE_ENABLED",
+		2: "KEK_VERSION_STATE_DISABLED",
+		3: "KEK_VERSION_STATE_MISSING",
+	}
+	KEKVersionState_value = map[string]int32{
+		"KEK_VERSION_STATE_UNSPECIFIED": 0,
+		"KEK_VERSION_STATE_ENABLED":     1,
+		"KEK_VERSION_STATE_DISABLED":    2,
+		"KEK_VERSION_STATE_MISSING":     3,
+	}
+)
+
+func (x KEKVersionState) Enum() *KEKVersionState {
+	p := new(KEKVersionState)
+	*p = x
+	return p
+}
+
+func (x KEKVersionState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (KEKVersionState) Descriptor() protoreflect.EnumDescriptor {
+	return file_kms_wire_admin_proto_enumTypes[3].Descriptor()
+}
+
+func (KEKVersionState) Type() protoreflect.EnumType {
+	return &file_kms_wire_admin_proto_enumTypes[3]
+}
+
+func (x KEKVersionState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use KEKVersionState.Descriptor instead.
+func (KEKVersionState) EnumDescriptor() ([]byte, []int) {
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{3}
 }
 
 type Node struct {
@@ -145,7 +253,7 @@ type Node struct {
 	Approved     *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=approved,proto3" json:"approved,omitempty"`
 	// When the approval ends; not set for one that does not.
 	Expires *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=expires,proto3" json:"expires,omitempty"`
-	// Its own policy; not set where the default applies.
+	// Its own policy; not set where the default alone applies.
 	Policy        *Policy    `protobuf:"bytes,10,opt,name=policy,proto3" json:"policy,omitempty"`
 	Keys          []*NodeKey `protobuf:"bytes,11,rep,name=keys,proto3" json:"keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -266,8 +374,8 @@ type NodeKey struct {
 	LastUsed *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=last_used,json=lastUsed,proto3" json:"last_used,omitempty"`
 	// Whether new blobs are sealed under it.
 	Primary bool `protobuf:"varint,4,opt,name=primary,proto3" json:"primary,omitempty"`
-	// The version of the KEK that wraps it.
-	KekVersion    uint32 `protobuf:"varint,5,opt,name=kek_version,json=kekVersion,proto3" json:"kek_version,omitempty"`
+	// The version of the KEK that wraps it, as in KEKStatus.
+	KekVersion    string `protobuf:"bytes,5,opt,name=kek_version,json=kekVersion,proto3" json:"kek_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -330,19 +438,20 @@ func (x *NodeKey) GetPrimary() bool {
 	return false
 }
 
-func (x *NodeKey) GetKekVersion() uint32 {
+func (x *NodeKey) GetKekVersion() string {
 	if x != nil {
 		return x.KekVersion
 	}
-	return 0
+	return ""
 }
 
 type Policy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Source networks in CIDR notation that requests may come from; none means
-	// any.
+	// Source networks in CIDR notation that requests may come from; none means any.
+	// Those of a node's own policy and those of the default policy hold both.
 	Networks []string `protobuf:"bytes,1,rep,name=networks,proto3" json:"networks,omitempty"`
-	// Not set means no limit.
+	// A node's own takes the place of the one in the default policy. Not set means
+	// that one, and in the default policy no limit.
 	Rate          *RateLimit `protobuf:"bytes,2,opt,name=rate,proto3" json:"rate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -539,8 +648,12 @@ type ApproveNodeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Uuid  string                 `protobuf:"bytes,1,opt,name=uuid,proto3" json:"uuid,omitempty"`
 	// When the approval ends; not set for one that does not.
-	Expires       *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires,proto3" json:"expires,omitempty"`
-	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Expires *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires,proto3" json:"expires,omitempty"`
+	Reason  string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Its own policy from now on; not set keeps the one that it has.
+	Policy *Policy `protobuf:"bytes,4,opt,name=policy,proto3" json:"policy,omitempty"`
+	// Needed for a node that is revoked, and an admin.
+	Reinstate     bool `protobuf:"varint,5,opt,name=reinstate,proto3" json:"reinstate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -594,6 +707,20 @@ func (x *ApproveNodeRequest) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *ApproveNodeRequest) GetPolicy() *Policy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+func (x *ApproveNodeRequest) GetReinstate() bool {
+	if x != nil {
+		return x.Reinstate
+	}
+	return false
 }
 
 type FreezeNodeRequest struct {
@@ -908,7 +1035,9 @@ type GetPolicyResponse struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Policy *Policy                `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
 	// The node has none of its own: this is the default.
-	Inherited     bool `protobuf:"varint,2,opt,name=inherited,proto3" json:"inherited,omitempty"`
+	Inherited bool `protobuf:"varint,2,opt,name=inherited,proto3" json:"inherited,omitempty"`
+	// Of the default policy, also when a node was asked for.
+	Enrolment     Enrolment `protobuf:"varint,3,opt,name=enrolment,proto3,enum=cryptctl.kms.v1.Enrolment" json:"enrolment,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -957,6 +1086,13 @@ func (x *GetPolicyResponse) GetInherited() bool {
 	return false
 }
 
+func (x *GetPolicyResponse) GetEnrolment() Enrolment {
+	if x != nil {
+		return x.Enrolment
+	}
+	return Enrolment_ENROLMENT_UNSPECIFIED
+}
+
 type SetPolicyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Target:
@@ -964,9 +1100,11 @@ type SetPolicyRequest struct {
 	//	*SetPolicyRequest_Uuid
 	//	*SetPolicyRequest_Default
 	Target isSetPolicyRequest_Target `protobuf_oneof:"target"`
-	// Not set takes a node's own policy away, so that the default applies.
-	Policy        *Policy `protobuf:"bytes,3,opt,name=policy,proto3" json:"policy,omitempty"`
-	Reason        string  `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Not set takes a node's own policy away, so that the default alone applies.
+	Policy *Policy `protobuf:"bytes,3,opt,name=policy,proto3" json:"policy,omitempty"`
+	Reason string  `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// With default only; not set keeps the one in force.
+	Enrolment     Enrolment `protobuf:"varint,5,opt,name=enrolment,proto3,enum=cryptctl.kms.v1.Enrolment" json:"enrolment,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1040,6 +1178,13 @@ func (x *SetPolicyRequest) GetReason() string {
 	return ""
 }
 
+func (x *SetPolicyRequest) GetEnrolment() Enrolment {
+	if x != nil {
+		return x.Enrolment
+	}
+	return Enrolment_ENROLMENT_UNSPECIFIED
+}
+
 type isSetPolicyRequest_Target interface {
 	isSetPolicyRequest_Target()
 }
@@ -1049,7 +1194,7 @@ type SetPolicyRequest_Uuid struct {
 }
 
 type SetPolicyRequest_Default struct {
-	// Must be true: the policy of all nodes that have none of their own.
+	// Must be true: the policy of all nodes.
 	Default bool `protobuf:"varint,2,opt,name=default,proto3,oneof"`
 }
 
@@ -1060,9 +1205,11 @@ func (*SetPolicyRequest_Default) isSetPolicyRequest_Target() {}
 type SetPolicyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What was in force before.
-	Previous      *Policy `protobuf:"bytes,1,opt,name=previous,proto3" json:"previous,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Previous *Policy `protobuf:"bytes,1,opt,name=previous,proto3" json:"previous,omitempty"`
+	// With default only.
+	PreviousEnrolment Enrolment `protobuf:"varint,2,opt,name=previous_enrolment,json=previousEnrolment,proto3,enum=cryptctl.kms.v1.Enrolment" json:"previous_enrolment,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *SetPolicyResponse) Reset() {
@@ -1100,6 +1247,13 @@ func (x *SetPolicyResponse) GetPrevious() *Policy {
 		return x.Previous
 	}
 	return nil
+}
+
+func (x *SetPolicyResponse) GetPreviousEnrolment() Enrolment {
+	if x != nil {
+		return x.PreviousEnrolment
+	}
+	return Enrolment_ENROLMENT_UNSPECIFIED
 }
 
 type ExplainRequest struct {
@@ -1187,10 +1341,12 @@ type Decision struct {
 	Allowed bool                   `protobuf:"varint,1,opt,name=allowed,proto3" json:"allowed,omitempty"`
 	// The rule that decides, as the audit log would name it.
 	Rule string `protobuf:"bytes,2,opt,name=rule,proto3" json:"rule,omitempty"`
-	// The same for people.
+	// The reason for people.
 	Detail string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
 	// When a request would be allowed again, where waiting helps.
-	RetryAfter    *durationpb.Duration `protobuf:"bytes,4,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"`
+	RetryAfter *durationpb.Duration `protobuf:"bytes,4,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"`
+	// Why, in a word, as the audit log would name it.
+	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1253,6 +1409,13 @@ func (x *Decision) GetRetryAfter() *durationpb.Duration {
 	return nil
 }
 
+func (x *Decision) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type TestPolicyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The default policy to be tried.
@@ -1310,10 +1473,17 @@ func (x *TestPolicyRequest) GetAt() *timestamppb.Timestamp {
 type Refusal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Uuid  string                 `protobuf:"bytes,1,opt,name=uuid,proto3" json:"uuid,omitempty"`
-	// Where the node called from last, which is what is judged.
-	Address       string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
-	Rule          string `protobuf:"bytes,3,opt,name=rule,proto3" json:"rule,omitempty"`
-	Detail        string `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
+	// Where the node called from last, which is what is judged; empty if the server
+	// has not seen it since its start.
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// Empty for a node that was not judged.
+	Rule   string `protobuf:"bytes,3,opt,name=rule,proto3" json:"rule,omitempty"`
+	Detail string `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
+	// Why, in a word, as the audit log would name it.
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Not a refusal: the answer depends on where the node calls from, and the server
+	// has not seen it since its start.
+	NotJudged     bool `protobuf:"varint,6,opt,name=not_judged,json=notJudged,proto3" json:"not_judged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1374,6 +1544,20 @@ func (x *Refusal) GetDetail() string {
 		return x.Detail
 	}
 	return ""
+}
+
+func (x *Refusal) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Refusal) GetNotJudged() bool {
+	if x != nil {
+		return x.NotJudged
+	}
+	return false
 }
 
 type RotateNodeKeyRequest struct {
@@ -1544,6 +1728,7 @@ func (x *RotateKEKRequest) GetReason() string {
 
 type RewrapKEKRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1578,10 +1763,21 @@ func (*RewrapKEKRequest) Descriptor() ([]byte, []int) {
 	return file_kms_wire_admin_proto_rawDescGZIP(), []int{23}
 }
 
+func (x *RewrapKEKRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// In keys. The last message is the result; a key that could not be wrapped anew is
+// an error in its place.
 type RewrapProgress struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Done          uint64                 `protobuf:"varint,1,opt,name=done,proto3" json:"done,omitempty"`
-	Total         uint64                 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Done  uint64                 `protobuf:"varint,1,opt,name=done,proto3" json:"done,omitempty"`
+	Total uint64                 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	// Of those that are done; the others were under the newest version already.
+	Renewed       uint64 `protobuf:"varint,3,opt,name=renewed,proto3" json:"renewed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1630,6 +1826,74 @@ func (x *RewrapProgress) GetTotal() uint64 {
 	return 0
 }
 
+func (x *RewrapProgress) GetRenewed() uint64 {
+	if x != nil {
+		return x.Renewed
+	}
+	return 0
+}
+
+type RetireKEKRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Version string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// The version once more, as the operator typed it.
+	Confirm       string `protobuf:"bytes,2,opt,name=confirm,proto3" json:"confirm,omitempty"`
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetireKEKRequest) Reset() {
+	*x = RetireKEKRequest{}
+	mi := &file_kms_wire_admin_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetireKEKRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetireKEKRequest) ProtoMessage() {}
+
+func (x *RetireKEKRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kms_wire_admin_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetireKEKRequest.ProtoReflect.Descriptor instead.
+func (*RetireKEKRequest) Descriptor() ([]byte, []int) {
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *RetireKEKRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *RetireKEKRequest) GetConfirm() string {
+	if x != nil {
+		return x.Confirm
+	}
+	return ""
+}
+
+func (x *RetireKEKRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type GetKEKStatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1638,7 +1902,7 @@ type GetKEKStatusRequest struct {
 
 func (x *GetKEKStatusRequest) Reset() {
 	*x = GetKEKStatusRequest{}
-	mi := &file_kms_wire_admin_proto_msgTypes[25]
+	mi := &file_kms_wire_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1650,7 +1914,7 @@ func (x *GetKEKStatusRequest) String() string {
 func (*GetKEKStatusRequest) ProtoMessage() {}
 
 func (x *GetKEKStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[25]
+	mi := &file_kms_wire_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1663,14 +1927,17 @@ func (x *GetKEKStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetKEKStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetKEKStatusRequest) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{25}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{26}
 }
 
 type KEKStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What holds the KEK: "file", "vault".
-	Backend       string        `protobuf:"bytes,1,opt,name=backend,proto3" json:"backend,omitempty"`
-	Primary       uint32        `protobuf:"varint,2,opt,name=primary,proto3" json:"primary,omitempty"`
+	Backend string `protobuf:"bytes,1,opt,name=backend,proto3" json:"backend,omitempty"`
+	// The version that wraps, in the words of the backend: "k1f0c9e3b", "v3".
+	Primary string `protobuf:"bytes,2,opt,name=primary,proto3" json:"primary,omitempty"`
+	// Those that are there and those that wrap something, the oldest first. A backend
+	// that does not tell its versions shows the primary and those that wrap something.
 	Versions      []*KEKVersion `protobuf:"bytes,3,rep,name=versions,proto3" json:"versions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1678,7 +1945,7 @@ type KEKStatus struct {
 
 func (x *KEKStatus) Reset() {
 	*x = KEKStatus{}
-	mi := &file_kms_wire_admin_proto_msgTypes[26]
+	mi := &file_kms_wire_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1690,7 +1957,7 @@ func (x *KEKStatus) String() string {
 func (*KEKStatus) ProtoMessage() {}
 
 func (x *KEKStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[26]
+	mi := &file_kms_wire_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1703,7 +1970,7 @@ func (x *KEKStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KEKStatus.ProtoReflect.Descriptor instead.
 func (*KEKStatus) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{26}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *KEKStatus) GetBackend() string {
@@ -1713,11 +1980,11 @@ func (x *KEKStatus) GetBackend() string {
 	return ""
 }
 
-func (x *KEKStatus) GetPrimary() uint32 {
+func (x *KEKStatus) GetPrimary() string {
 	if x != nil {
 		return x.Primary
 	}
-	return 0
+	return ""
 }
 
 func (x *KEKStatus) GetVersions() []*KEKVersion {
@@ -1729,8 +1996,8 @@ func (x *KEKStatus) GetVersions() []*KEKVersion {
 
 type KEKVersion struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
-	Version uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
-	Created *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=created,proto3" json:"created,omitempty"`
+	Version string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	State   KEKVersionState        `protobuf:"varint,2,opt,name=state,proto3,enum=cryptctl.kms.v1.KEKVersionState" json:"state,omitempty"`
 	// How many nodes' keys it wraps.
 	Wraps         uint64 `protobuf:"varint,3,opt,name=wraps,proto3" json:"wraps,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1739,7 +2006,7 @@ type KEKVersion struct {
 
 func (x *KEKVersion) Reset() {
 	*x = KEKVersion{}
-	mi := &file_kms_wire_admin_proto_msgTypes[27]
+	mi := &file_kms_wire_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1751,7 +2018,7 @@ func (x *KEKVersion) String() string {
 func (*KEKVersion) ProtoMessage() {}
 
 func (x *KEKVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[27]
+	mi := &file_kms_wire_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1764,21 +2031,21 @@ func (x *KEKVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KEKVersion.ProtoReflect.Descriptor instead.
 func (*KEKVersion) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{27}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{28}
 }
 
-func (x *KEKVersion) GetVersion() uint32 {
+func (x *KEKVersion) GetVersion() string {
 	if x != nil {
 		return x.Version
 	}
-	return 0
+	return ""
 }
 
-func (x *KEKVersion) GetCreated() *timestamppb.Timestamp {
+func (x *KEKVersion) GetState() KEKVersionState {
 	if x != nil {
-		return x.Created
+		return x.State
 	}
-	return nil
+	return KEKVersionState_KEK_VERSION_STATE_UNSPECIFIED
 }
 
 func (x *KEKVersion) GetWraps() uint64 {
@@ -1796,7 +2063,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_kms_wire_admin_proto_msgTypes[28]
+	mi := &file_kms_wire_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1808,7 +2075,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[28]
+	mi := &file_kms_wire_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1821,7 +2088,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{28}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{29}
 }
 
 type BackupChunk struct {
@@ -1837,7 +2104,7 @@ type BackupChunk struct {
 
 func (x *BackupChunk) Reset() {
 	*x = BackupChunk{}
-	mi := &file_kms_wire_admin_proto_msgTypes[29]
+	mi := &file_kms_wire_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1849,7 +2116,7 @@ func (x *BackupChunk) String() string {
 func (*BackupChunk) ProtoMessage() {}
 
 func (x *BackupChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[29]
+	mi := &file_kms_wire_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1862,7 +2129,7 @@ func (x *BackupChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
 func (*BackupChunk) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{29}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *BackupChunk) GetData() []byte {
@@ -1883,7 +2150,8 @@ type TailAuditRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// From this record on; 0 with last_records for the end of the log.
 	From uint64 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
-	// Begin this many records before the end. Ignored when from is set.
+	// Begin this many records before the end, of those about the node if one is
+	// given. Ignored when from is set.
 	LastRecords uint32 `protobuf:"varint,2,opt,name=last_records,json=lastRecords,proto3" json:"last_records,omitempty"`
 	// Only records about this node; empty means all.
 	Uuid string `protobuf:"bytes,3,opt,name=uuid,proto3" json:"uuid,omitempty"`
@@ -1895,7 +2163,7 @@ type TailAuditRequest struct {
 
 func (x *TailAuditRequest) Reset() {
 	*x = TailAuditRequest{}
-	mi := &file_kms_wire_admin_proto_msgTypes[30]
+	mi := &file_kms_wire_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1907,7 +2175,7 @@ func (x *TailAuditRequest) String() string {
 func (*TailAuditRequest) ProtoMessage() {}
 
 func (x *TailAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[30]
+	mi := &file_kms_wire_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1920,7 +2188,7 @@ func (x *TailAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailAuditRequest.ProtoReflect.Descriptor instead.
 func (*TailAuditRequest) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{30}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *TailAuditRequest) GetFrom() uint64 {
@@ -1962,19 +2230,26 @@ type AuditRecord struct {
 	// Who asked: a node's address, an operator's certificate name.
 	Actor   string `protobuf:"bytes,5,opt,name=actor,proto3" json:"actor,omitempty"`
 	Address string `protobuf:"bytes,6,opt,name=address,proto3" json:"address,omitempty"`
+	// The outcome is "allowed" or "done".
 	Allowed bool   `protobuf:"varint,7,opt,name=allowed,proto3" json:"allowed,omitempty"`
 	Rule    string `protobuf:"bytes,8,opt,name=rule,proto3" json:"rule,omitempty"`
 	Detail  string `protobuf:"bytes,9,opt,name=detail,proto3" json:"detail,omitempty"`
 	// Hash of the record before, and of this one.
-	Previous      []byte `protobuf:"bytes,10,opt,name=previous,proto3" json:"previous,omitempty"`
-	Hash          []byte `protobuf:"bytes,11,opt,name=hash,proto3" json:"hash,omitempty"`
+	Previous []byte `protobuf:"bytes,10,opt,name=previous,proto3" json:"previous,omitempty"`
+	Hash     []byte `protobuf:"bytes,11,opt,name=hash,proto3" json:"hash,omitempty"`
+	// "allowed", "denied", "begun", "done", ...
+	Outcome string `protobuf:"bytes,12,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// Why, in a word.
+	Reason string `protobuf:"bytes,13,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Of the node's key.
+	KeyVersion    uint32 `protobuf:"varint,14,opt,name=key_version,json=keyVersion,proto3" json:"key_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AuditRecord) Reset() {
 	*x = AuditRecord{}
-	mi := &file_kms_wire_admin_proto_msgTypes[31]
+	mi := &file_kms_wire_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1986,7 +2261,7 @@ func (x *AuditRecord) String() string {
 func (*AuditRecord) ProtoMessage() {}
 
 func (x *AuditRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[31]
+	mi := &file_kms_wire_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1999,7 +2274,7 @@ func (x *AuditRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRecord.ProtoReflect.Descriptor instead.
 func (*AuditRecord) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{31}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *AuditRecord) GetSequence() uint64 {
@@ -2079,15 +2354,93 @@ func (x *AuditRecord) GetHash() []byte {
 	return nil
 }
 
+func (x *AuditRecord) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetKeyVersion() uint32 {
+	if x != nil {
+		return x.KeyVersion
+	}
+	return 0
+}
+
+// A record's place in the chain.
+type AuditHead struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Sequence uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// SHA-256.
+	Hash          []byte `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditHead) Reset() {
+	*x = AuditHead{}
+	mi := &file_kms_wire_admin_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditHead) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditHead) ProtoMessage() {}
+
+func (x *AuditHead) ProtoReflect() protoreflect.Message {
+	mi := &file_kms_wire_admin_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditHead.ProtoReflect.Descriptor instead.
+func (*AuditHead) Descriptor() ([]byte, []int) {
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *AuditHead) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *AuditHead) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
 type VerifyAuditRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Known from elsewhere; the log must lead to each that is not before its
+	// beginning. At most 100.
+	Heads         []*AuditHead `protobuf:"bytes,1,rep,name=heads,proto3" json:"heads,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *VerifyAuditRequest) Reset() {
 	*x = VerifyAuditRequest{}
-	mi := &file_kms_wire_admin_proto_msgTypes[32]
+	mi := &file_kms_wire_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2099,7 +2452,7 @@ func (x *VerifyAuditRequest) String() string {
 func (*VerifyAuditRequest) ProtoMessage() {}
 
 func (x *VerifyAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[32]
+	mi := &file_kms_wire_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2112,7 +2465,14 @@ func (x *VerifyAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyAuditRequest.ProtoReflect.Descriptor instead.
 func (*VerifyAuditRequest) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{32}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *VerifyAuditRequest) GetHeads() []*AuditHead {
+	if x != nil {
+		return x.Heads
+	}
+	return nil
 }
 
 type VerifyAuditResponse struct {
@@ -2123,16 +2483,19 @@ type VerifyAuditResponse struct {
 	// The first record that does not fit, when there is one.
 	BrokenAt uint64 `protobuf:"varint,3,opt,name=broken_at,json=brokenAt,proto3" json:"broken_at,omitempty"`
 	Detail   string `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
-	// The hash of the last record: what to keep elsewhere to notice a log that was
-	// cut.
-	Head          []byte `protobuf:"bytes,5,opt,name=head,proto3" json:"head,omitempty"`
+	// The last record: what to keep elsewhere to notice a log that was cut.
+	Head *AuditHead `protobuf:"bytes,5,opt,name=head,proto3" json:"head,omitempty"`
+	// The first record that is there; above 1 when older files were archived.
+	First uint64 `protobuf:"varint,6,opt,name=first,proto3" json:"first,omitempty"`
+	// Bytes of a last line without an end: a write that goes on, or was killed.
+	Unfinished    uint64 `protobuf:"varint,7,opt,name=unfinished,proto3" json:"unfinished,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *VerifyAuditResponse) Reset() {
 	*x = VerifyAuditResponse{}
-	mi := &file_kms_wire_admin_proto_msgTypes[33]
+	mi := &file_kms_wire_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2144,7 +2507,7 @@ func (x *VerifyAuditResponse) String() string {
 func (*VerifyAuditResponse) ProtoMessage() {}
 
 func (x *VerifyAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[33]
+	mi := &file_kms_wire_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2157,7 +2520,7 @@ func (x *VerifyAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyAuditResponse.ProtoReflect.Descriptor instead.
 func (*VerifyAuditResponse) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{33}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *VerifyAuditResponse) GetOk() bool {
@@ -2188,11 +2551,25 @@ func (x *VerifyAuditResponse) GetDetail() string {
 	return ""
 }
 
-func (x *VerifyAuditResponse) GetHead() []byte {
+func (x *VerifyAuditResponse) GetHead() *AuditHead {
 	if x != nil {
 		return x.Head
 	}
 	return nil
+}
+
+func (x *VerifyAuditResponse) GetFirst() uint64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *VerifyAuditResponse) GetUnfinished() uint64 {
+	if x != nil {
+		return x.Unfinished
+	}
+	return 0
 }
 
 var File_kms_wire_admin_proto protoreflect.FileDescriptor
@@ -2219,7 +2596,7 @@ const file_kms_wire_admin_proto_rawDesc = "" +
 	"\acreated\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x127\n" +
 	"\tlast_used\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\blastUsed\x12\x18\n" +
 	"\aprimary\x18\x04 \x01(\bR\aprimary\x12\x1f\n" +
-	"\vkek_version\x18\x05 \x01(\rR\n" +
+	"\vkek_version\x18\x05 \x01(\tR\n" +
 	"kekVersion\"T\n" +
 	"\x06Policy\x12\x1a\n" +
 	"\bnetworks\x18\x01 \x03(\tR\bnetworks\x12.\n" +
@@ -2230,11 +2607,13 @@ const file_kms_wire_admin_proto_rawDesc = "" +
 	"\x10ListNodesRequest\x122\n" +
 	"\x06states\x18\x01 \x03(\x0e2\x1a.cryptctl.kms.v1.NodeStateR\x06states\"$\n" +
 	"\x0eGetNodeRequest\x12\x12\n" +
-	"\x04uuid\x18\x01 \x01(\tR\x04uuid\"v\n" +
+	"\x04uuid\x18\x01 \x01(\tR\x04uuid\"\xc5\x01\n" +
 	"\x12ApproveNodeRequest\x12\x12\n" +
 	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x124\n" +
 	"\aexpires\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"?\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12/\n" +
+	"\x06policy\x18\x04 \x01(\v2\x17.cryptctl.kms.v1.PolicyR\x06policy\x12\x1c\n" +
+	"\treinstate\x18\x05 \x01(\bR\treinstate\"?\n" +
 	"\x11FreezeNodeRequest\x12\x12\n" +
 	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"=\n" +
@@ -2251,38 +2630,45 @@ const file_kms_wire_admin_proto_rawDesc = "" +
 	"\x12ForgetNodeResponse\x12%\n" +
 	"\x0edestroyed_keys\x18\x01 \x01(\rR\rdestroyedKeys\"&\n" +
 	"\x10GetPolicyRequest\x12\x12\n" +
-	"\x04uuid\x18\x01 \x01(\tR\x04uuid\"b\n" +
+	"\x04uuid\x18\x01 \x01(\tR\x04uuid\"\x9c\x01\n" +
 	"\x11GetPolicyResponse\x12/\n" +
 	"\x06policy\x18\x01 \x01(\v2\x17.cryptctl.kms.v1.PolicyR\x06policy\x12\x1c\n" +
-	"\tinherited\x18\x02 \x01(\bR\tinherited\"\x97\x01\n" +
+	"\tinherited\x18\x02 \x01(\bR\tinherited\x128\n" +
+	"\tenrolment\x18\x03 \x01(\x0e2\x1a.cryptctl.kms.v1.EnrolmentR\tenrolment\"\xd1\x01\n" +
 	"\x10SetPolicyRequest\x12\x14\n" +
 	"\x04uuid\x18\x01 \x01(\tH\x00R\x04uuid\x12\x1a\n" +
 	"\adefault\x18\x02 \x01(\bH\x00R\adefault\x12/\n" +
 	"\x06policy\x18\x03 \x01(\v2\x17.cryptctl.kms.v1.PolicyR\x06policy\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reasonB\b\n" +
-	"\x06target\"H\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x128\n" +
+	"\tenrolment\x18\x05 \x01(\x0e2\x1a.cryptctl.kms.v1.EnrolmentR\tenrolmentB\b\n" +
+	"\x06target\"\x93\x01\n" +
 	"\x11SetPolicyResponse\x123\n" +
-	"\bprevious\x18\x01 \x01(\v2\x17.cryptctl.kms.v1.PolicyR\bprevious\"\xd5\x01\n" +
+	"\bprevious\x18\x01 \x01(\v2\x17.cryptctl.kms.v1.PolicyR\bprevious\x12I\n" +
+	"\x12previous_enrolment\x18\x02 \x01(\x0e2\x1a.cryptctl.kms.v1.EnrolmentR\x11previousEnrolment\"\xd5\x01\n" +
 	"\x0eExplainRequest\x12\x12\n" +
 	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12*\n" +
 	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x128\n" +
 	"\toperation\x18\x04 \x01(\x0e2\x1a.cryptctl.kms.v1.OperationR\toperation\x12/\n" +
-	"\x06policy\x18\x05 \x01(\v2\x17.cryptctl.kms.v1.PolicyR\x06policy\"\x8c\x01\n" +
+	"\x06policy\x18\x05 \x01(\v2\x17.cryptctl.kms.v1.PolicyR\x06policy\"\xa4\x01\n" +
 	"\bDecision\x12\x18\n" +
 	"\aallowed\x18\x01 \x01(\bR\aallowed\x12\x12\n" +
 	"\x04rule\x18\x02 \x01(\tR\x04rule\x12\x16\n" +
 	"\x06detail\x18\x03 \x01(\tR\x06detail\x12:\n" +
 	"\vretry_after\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"retryAfter\"p\n" +
+	"retryAfter\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\"p\n" +
 	"\x11TestPolicyRequest\x12/\n" +
 	"\x06policy\x18\x01 \x01(\v2\x17.cryptctl.kms.v1.PolicyR\x06policy\x12*\n" +
-	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"c\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\x9a\x01\n" +
 	"\aRefusal\x12\x12\n" +
 	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04rule\x18\x03 \x01(\tR\x04rule\x12\x16\n" +
-	"\x06detail\x18\x04 \x01(\tR\x06detail\"B\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"not_judged\x18\x06 \x01(\bR\tnotJudged\"B\n" +
 	"\x14RotateNodeKeyRequest\x12\x12\n" +
 	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"r\n" +
@@ -2292,20 +2678,26 @@ const file_kms_wire_admin_proto_rawDesc = "" +
 	"\aconfirm\x18\x03 \x01(\tR\aconfirm\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\"*\n" +
 	"\x10RotateKEKRequest\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\"\x12\n" +
-	"\x10RewrapKEKRequest\":\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"*\n" +
+	"\x10RewrapKEKRequest\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"T\n" +
 	"\x0eRewrapProgress\x12\x12\n" +
 	"\x04done\x18\x01 \x01(\x04R\x04done\x12\x14\n" +
-	"\x05total\x18\x02 \x01(\x04R\x05total\"\x15\n" +
+	"\x05total\x18\x02 \x01(\x04R\x05total\x12\x18\n" +
+	"\arenewed\x18\x03 \x01(\x04R\arenewed\"^\n" +
+	"\x10RetireKEKRequest\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x18\n" +
+	"\aconfirm\x18\x02 \x01(\tR\aconfirm\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x15\n" +
 	"\x13GetKEKStatusRequest\"x\n" +
 	"\tKEKStatus\x12\x18\n" +
 	"\abackend\x18\x01 \x01(\tR\abackend\x12\x18\n" +
-	"\aprimary\x18\x02 \x01(\rR\aprimary\x127\n" +
-	"\bversions\x18\x03 \x03(\v2\x1b.cryptctl.kms.v1.KEKVersionR\bversions\"r\n" +
+	"\aprimary\x18\x02 \x01(\tR\aprimary\x127\n" +
+	"\bversions\x18\x03 \x03(\v2\x1b.cryptctl.kms.v1.KEKVersionR\bversions\"t\n" +
 	"\n" +
 	"KEKVersion\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\rR\aversion\x124\n" +
-	"\acreated\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x14\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x126\n" +
+	"\x05state\x18\x02 \x01(\x0e2 .cryptctl.kms.v1.KEKVersionStateR\x05state\x12\x14\n" +
 	"\x05wraps\x18\x03 \x01(\x04R\x05wraps\"\x0f\n" +
 	"\rBackupRequest\"9\n" +
 	"\vBackupChunk\x12\x12\n" +
@@ -2315,7 +2707,7 @@ const file_kms_wire_admin_proto_rawDesc = "" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12!\n" +
 	"\flast_records\x18\x02 \x01(\rR\vlastRecords\x12\x12\n" +
 	"\x04uuid\x18\x03 \x01(\tR\x04uuid\x12\x16\n" +
-	"\x06follow\x18\x04 \x01(\bR\x06follow\"\xab\x02\n" +
+	"\x06follow\x18\x04 \x01(\bR\x06follow\"\xfe\x02\n" +
 	"\vAuditRecord\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
@@ -2328,24 +2720,46 @@ const file_kms_wire_admin_proto_rawDesc = "" +
 	"\x06detail\x18\t \x01(\tR\x06detail\x12\x1a\n" +
 	"\bprevious\x18\n" +
 	" \x01(\fR\bprevious\x12\x12\n" +
-	"\x04hash\x18\v \x01(\fR\x04hash\"\x14\n" +
-	"\x12VerifyAuditRequest\"\x88\x01\n" +
+	"\x04hash\x18\v \x01(\fR\x04hash\x12\x18\n" +
+	"\aoutcome\x18\f \x01(\tR\aoutcome\x12\x16\n" +
+	"\x06reason\x18\r \x01(\tR\x06reason\x12\x1f\n" +
+	"\vkey_version\x18\x0e \x01(\rR\n" +
+	"keyVersion\";\n" +
+	"\tAuditHead\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\"F\n" +
+	"\x12VerifyAuditRequest\x120\n" +
+	"\x05heads\x18\x01 \x03(\v2\x1a.cryptctl.kms.v1.AuditHeadR\x05heads\"\xda\x01\n" +
 	"\x13VerifyAuditResponse\x12\x0e\n" +
 	"\x02ok\x18\x01 \x01(\bR\x02ok\x12\x18\n" +
 	"\arecords\x18\x02 \x01(\x04R\arecords\x12\x1b\n" +
 	"\tbroken_at\x18\x03 \x01(\x04R\bbrokenAt\x12\x16\n" +
-	"\x06detail\x18\x04 \x01(\tR\x06detail\x12\x12\n" +
-	"\x04head\x18\x05 \x01(\fR\x04head*\x85\x01\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail\x12.\n" +
+	"\x04head\x18\x05 \x01(\v2\x1a.cryptctl.kms.v1.AuditHeadR\x04head\x12\x14\n" +
+	"\x05first\x18\x06 \x01(\x04R\x05first\x12\x1e\n" +
+	"\n" +
+	"unfinished\x18\a \x01(\x04R\n" +
+	"unfinished*\x9f\x01\n" +
 	"\tNodeState\x12\x1a\n" +
 	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12NODE_STATE_PENDING\x10\x01\x12\x15\n" +
 	"\x11NODE_STATE_ACTIVE\x10\x02\x12\x15\n" +
 	"\x11NODE_STATE_FROZEN\x10\x03\x12\x16\n" +
-	"\x12NODE_STATE_REVOKED\x10\x04*P\n" +
+	"\x12NODE_STATE_REVOKED\x10\x04\x12\x18\n" +
+	"\x14NODE_STATE_FORGOTTEN\x10\x05*T\n" +
+	"\tEnrolment\x12\x19\n" +
+	"\x15ENROLMENT_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14ENROLMENT_ALLOW_LIST\x10\x01\x12\x12\n" +
+	"\x0eENROLMENT_OPEN\x10\x02*P\n" +
 	"\tOperation\x12\x19\n" +
 	"\x15OPERATION_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eOPERATION_SEAL\x10\x01\x12\x14\n" +
-	"\x10OPERATION_UNSEAL\x10\x022\xcc\v\n" +
+	"\x10OPERATION_UNSEAL\x10\x02*\x92\x01\n" +
+	"\x0fKEKVersionState\x12!\n" +
+	"\x1dKEK_VERSION_STATE_UNSPECIFIED\x10\x00\x12\x1d\n" +
+	"\x19KEK_VERSION_STATE_ENABLED\x10\x01\x12\x1e\n" +
+	"\x1aKEK_VERSION_STATE_DISABLED\x10\x02\x12\x1d\n" +
+	"\x19KEK_VERSION_STATE_MISSING\x10\x032\x98\f\n" +
 	"\x05Admin\x12G\n" +
 	"\tListNodes\x12!.cryptctl.kms.v1.ListNodesRequest\x1a\x15.cryptctl.kms.v1.Node0\x01\x12A\n" +
 	"\aGetNode\x12\x1f.cryptctl.kms.v1.GetNodeRequest\x1a\x15.cryptctl.kms.v1.Node\x12I\n" +
@@ -2365,7 +2779,8 @@ const file_kms_wire_admin_proto_rawDesc = "" +
 	"\rRotateNodeKey\x12%.cryptctl.kms.v1.RotateNodeKeyRequest\x1a\x15.cryptctl.kms.v1.Node\x12M\n" +
 	"\rRetireNodeKey\x12%.cryptctl.kms.v1.RetireNodeKeyRequest\x1a\x15.cryptctl.kms.v1.Node\x12J\n" +
 	"\tRotateKEK\x12!.cryptctl.kms.v1.RotateKEKRequest\x1a\x1a.cryptctl.kms.v1.KEKStatus\x12Q\n" +
-	"\tRewrapKEK\x12!.cryptctl.kms.v1.RewrapKEKRequest\x1a\x1f.cryptctl.kms.v1.RewrapProgress0\x01\x12P\n" +
+	"\tRewrapKEK\x12!.cryptctl.kms.v1.RewrapKEKRequest\x1a\x1f.cryptctl.kms.v1.RewrapProgress0\x01\x12J\n" +
+	"\tRetireKEK\x12!.cryptctl.kms.v1.RetireKEKRequest\x1a\x1a.cryptctl.kms.v1.KEKStatus\x12P\n" +
 	"\fGetKEKStatus\x12$.cryptctl.kms.v1.GetKEKStatusRequest\x1a\x1a.cryptctl.kms.v1.KEKStatus\x12H\n" +
 	"\x06Backup\x12\x1e.cryptctl.kms.v1.BackupRequest\x1a\x1c.cryptctl.kms.v1.BackupChunk0\x01\x12N\n" +
 	"\tTailAudit\x12!.cryptctl.kms.v1.TailAuditRequest\x1a\x1c.cryptctl.kms.v1.AuditRecord0\x01\x12X\n" +
@@ -2384,119 +2799,131 @@ func file_kms_wire_admin_proto_rawDescGZIP() []byte {
 }
 
 var (
-	file_kms_wire_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-	file_kms_wire_admin_proto_msgTypes  = make([]protoimpl.MessageInfo, 34)
+	file_kms_wire_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+	file_kms_wire_admin_proto_msgTypes  = make([]protoimpl.MessageInfo, 36)
 	file_kms_wire_admin_proto_goTypes   = []any{
 		NodeState(0),                  // 0: cryptctl.kms.v1.NodeState
-		Operation(0),                  // 1: cryptctl.kms.v1.Operation
-		(*Node)(nil),                  // 2: cryptctl.kms.v1.Node
-		(*NodeKey)(nil),               // 3: cryptctl.kms.v1.NodeKey
-		(*Policy)(nil),                // 4: cryptctl.kms.v1.Policy
-		(*RateLimit)(nil),             // 5: cryptctl.kms.v1.RateLimit
-		(*ListNodesRequest)(nil),      // 6: cryptctl.kms.v1.ListNodesRequest
-		(*GetNodeRequest)(nil),        // 7: cryptctl.kms.v1.GetNodeRequest
-		(*ApproveNodeRequest)(nil),    // 8: cryptctl.kms.v1.ApproveNodeRequest
-		(*FreezeNodeRequest)(nil),     // 9: cryptctl.kms.v1.FreezeNodeRequest
-		(*ThawNodeRequest)(nil),       // 10: cryptctl.kms.v1.ThawNodeRequest
-		(*RevokeNodeRequest)(nil),     // 11: cryptctl.kms.v1.RevokeNodeRequest
-		(*ForgetNodeRequest)(nil),     // 12: cryptctl.kms.v1.ForgetNodeRequest
-		(*ForgetNodeResponse)(nil),    // 13: cryptctl.kms.v1.ForgetNodeResponse
-		(*GetPolicyRequest)(nil),      // 14: cryptctl.kms.v1.GetPolicyRequest
-		(*GetPolicyResponse)(nil),     // 15: cryptctl.kms.v1.GetPolicyResponse
-		(*SetPolicyRequest)(nil),      // 16: cryptctl.kms.v1.SetPolicyRequest
-		(*SetPolicyResponse)(nil),     // 17: cryptctl.kms.v1.SetPolicyResponse
-		(*ExplainRequest)(nil),        // 18: cryptctl.kms.v1.ExplainRequest
-		(*Decision)(nil),              // 19: cryptctl.kms.v1.Decision
-		(*TestPolicyRequest)(nil),     // 20: cryptctl.kms.v1.TestPolicyRequest
-		(*Refusal)(nil),               // 21: cryptctl.kms.v1.Refusal
-		(*RotateNodeKeyRequest)(nil),  // 22: cryptctl.kms.v1.RotateNodeKeyRequest
-		(*RetireNodeKeyRequest)(nil),  // 23: cryptctl.kms.v1.RetireNodeKeyRequest
-		(*RotateKEKRequest)(nil),      // 24: cryptctl.kms.v1.RotateKEKRequest
-		(*RewrapKEKRequest)(nil),      // 25: cryptctl.kms.v1.RewrapKEKRequest
-		(*RewrapProgress)(nil),        // 26: cryptctl.kms.v1.RewrapProgress
-		(*GetKEKStatusRequest)(nil),   // 27: cryptctl.kms.v1.GetKEKStatusRequest
-		(*KEKStatus)(nil),             // 28: cryptctl.kms.v1.KEKStatus
-		(*KEKVersion)(nil),            // 29: cryptctl.kms.v1.KEKVersion
-		(*BackupRequest)(nil),         // 30: cryptctl.kms.v1.BackupRequest
-		(*BackupChunk)(nil),           // 31: cryptctl.kms.v1.BackupChunk
-		(*TailAuditRequest)(nil),      // 32: cryptctl.kms.v1.TailAuditRequest
-		(*AuditRecord)(nil),           // 33: cryptctl.kms.v1.AuditRecord
-		(*VerifyAuditRequest)(nil),    // 34: cryptctl.kms.v1.VerifyAuditRequest
-		(*VerifyAuditResponse)(nil),   // 35: cryptctl.kms.v1.VerifyAuditResponse
-		(*timestamppb.Timestamp)(nil), // 36: google.protobuf.Timestamp
-		(*durationpb.Duration)(nil),   // 37: google.protobuf.Duration
+		Enrolment(0),                  // 1: cryptctl.kms.v1.Enrolment
+		Operation(0),                  // 2: cryptctl.kms.v1.Operation
+		KEKVersionState(0),            // 3: cryptctl.kms.v1.KEKVersionState
+		(*Node)(nil),                  // 4: cryptctl.kms.v1.Node
+		(*NodeKey)(nil),               // 5: cryptctl.kms.v1.NodeKey
+		(*Policy)(nil),                // 6: cryptctl.kms.v1.Policy
+		(*RateLimit)(nil),             // 7: cryptctl.kms.v1.RateLimit
+		(*ListNodesRequest)(nil),      // 8: cryptctl.kms.v1.ListNodesRequest
+		(*GetNodeRequest)(nil),        // 9: cryptctl.kms.v1.GetNodeRequest
+		(*ApproveNodeRequest)(nil),    // 10: cryptctl.kms.v1.ApproveNodeRequest
+		(*FreezeNodeRequest)(nil),     // 11: cryptctl.kms.v1.FreezeNodeRequest
+		(*ThawNodeRequest)(nil),       // 12: cryptctl.kms.v1.ThawNodeRequest
+		(*RevokeNodeRequest)(nil),     // 13: cryptctl.kms.v1.RevokeNodeRequest
+		(*ForgetNodeRequest)(nil),     // 14: cryptctl.kms.v1.ForgetNodeRequest
+		(*ForgetNodeResponse)(nil),    // 15: cryptctl.kms.v1.ForgetNodeResponse
+		(*GetPolicyRequest)(nil),      // 16: cryptctl.kms.v1.GetPolicyRequest
+		(*GetPolicyResponse)(nil),     // 17: cryptctl.kms.v1.GetPolicyResponse
+		(*SetPolicyRequest)(nil),      // 18: cryptctl.kms.v1.SetPolicyRequest
+		(*SetPolicyResponse)(nil),     // 19: cryptctl.kms.v1.SetPolicyResponse
+		(*ExplainRequest)(nil),        // 20: cryptctl.kms.v1.ExplainRequest
+		(*Decision)(nil),              // 21: cryptctl.kms.v1.Decision
+		(*TestPolicyRequest)(nil),     // 22: cryptctl.kms.v1.TestPolicyRequest
+		(*Refusal)(nil),               // 23: cryptctl.kms.v1.Refusal
+		(*RotateNodeKeyRequest)(nil),  // 24: cryptctl.kms.v1.RotateNodeKeyRequest
+		(*RetireNodeKeyRequest)(nil),  // 25: cryptctl.kms.v1.RetireNodeKeyRequest
+		(*RotateKEKRequest)(nil),      // 26: cryptctl.kms.v1.RotateKEKRequest
+		(*RewrapKEKRequest)(nil),      // 27: cryptctl.kms.v1.RewrapKEKRequest
+		(*RewrapProgress)(nil),        // 28: cryptctl.kms.v1.RewrapProgress
+		(*RetireKEKRequest)(nil),      // 29: cryptctl.kms.v1.RetireKEKRequest
+		(*GetKEKStatusRequest)(nil),   // 30: cryptctl.kms.v1.GetKEKStatusRequest
+		(*KEKStatus)(nil),             // 31: cryptctl.kms.v1.KEKStatus
+		(*KEKVersion)(nil),            // 32: cryptctl.kms.v1.KEKVersion
+		(*BackupRequest)(nil),         // 33: cryptctl.kms.v1.BackupRequest
+		(*BackupChunk)(nil),           // 34: cryptctl.kms.v1.BackupChunk
+		(*TailAuditRequest)(nil),      // 35: cryptctl.kms.v1.TailAuditRequest
+		(*AuditRecord)(nil),           // 36: cryptctl.kms.v1.AuditRecord
+		(*AuditHead)(nil),             // 37: cryptctl.kms.v1.AuditHead
+		(*VerifyAuditRequest)(nil),    // 38: cryptctl.kms.v1.VerifyAuditRequest
+		(*VerifyAuditResponse)(nil),   // 39: cryptctl.kms.v1.VerifyAuditResponse
+		(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
+		(*durationpb.Duration)(nil),   // 41: google.protobuf.Duration
 	}
 )
 
 var file_kms_wire_admin_proto_depIdxs = []int32{
 	0,  // 0: cryptctl.kms.v1.Node.state:type_name -> cryptctl.kms.v1.NodeState
-	36, // 1: cryptctl.kms.v1.Node.first_seen:type_name -> google.protobuf.Timestamp
-	36, // 2: cryptctl.kms.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
-	36, // 3: cryptctl.kms.v1.Node.last_unsealed:type_name -> google.protobuf.Timestamp
-	36, // 4: cryptctl.kms.v1.Node.approved:type_name -> google.protobuf.Timestamp
-	36, // 5: cryptctl.kms.v1.Node.expires:type_name -> google.protobuf.Timestamp
-	4,  // 6: cryptctl.kms.v1.Node.policy:type_name -> cryptctl.kms.v1.Policy
-	3,  // 7: cryptctl.kms.v1.Node.keys:type_name -> cryptctl.kms.v1.NodeKey
-	36, // 8: cryptctl.kms.v1.NodeKey.created:type_name -> google.protobuf.Timestamp
-	36, // 9: cryptctl.kms.v1.NodeKey.last_used:type_name -> google.protobuf.Timestamp
-	5,  // 10: cryptctl.kms.v1.Policy.rate:type_name -> cryptctl.kms.v1.RateLimit
+	40, // 1: cryptctl.kms.v1.Node.first_seen:type_name -> google.protobuf.Timestamp
+	40, // 2: cryptctl.kms.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
+	40, // 3: cryptctl.kms.v1.Node.last_unsealed:type_name -> google.protobuf.Timestamp
+	40, // 4: cryptctl.kms.v1.Node.approved:type_name -> google.protobuf.Timestamp
+	40, // 5: cryptctl.kms.v1.Node.expires:type_name -> google.protobuf.Timestamp
+	6,  // 6: cryptctl.kms.v1.Node.policy:type_name -> cryptctl.kms.v1.Policy
+	5,  // 7: cryptctl.kms.v1.Node.keys:type_name -> cryptctl.kms.v1.NodeKey
+	40, // 8: cryptctl.kms.v1.NodeKey.created:type_name -> google.protobuf.Timestamp
+	40, // 9: cryptctl.kms.v1.NodeKey.last_used:type_name -> google.protobuf.Timestamp
+	7,  // 10: cryptctl.kms.v1.Policy.rate:type_name -> cryptctl.kms.v1.RateLimit
 	0,  // 11: cryptctl.kms.v1.ListNodesRequest.states:type_name -> cryptctl.kms.v1.NodeState
-	36, // 12: cryptctl.kms.v1.ApproveNodeRequest.expires:type_name -> google.protobuf.Timestamp
-	4,  // 13: cryptctl.kms.v1.GetPolicyResponse.policy:type_name -> cryptctl.kms.v1.Policy
-	4,  // 14: cryptctl.kms.v1.SetPolicyRequest.policy:type_name -> cryptctl.kms.v1.Policy
-	4,  // 15: cryptctl.kms.v1.SetPolicyResponse.previous:type_name -> cryptctl.kms.v1.Policy
-	36, // 16: cryptctl.kms.v1.ExplainRequest.at:type_name -> google.protobuf.Timestamp
-	1,  // 17: cryptctl.kms.v1.ExplainRequest.operation:type_name -> cryptctl.kms.v1.Operation
-	4,  // 18: cryptctl.kms.v1.ExplainRequest.policy:type_name -> cryptctl.kms.v1.Policy
-	37, // 19: cryptctl.kms.v1.Decision.retry_after:type_name -> google.protobuf.Duration
-	4,  // 20: cryptctl.kms.v1.TestPolicyRequest.policy:type_name -> cryptctl.kms.v1.Policy
-	36, // 21: cryptctl.kms.v1.TestPolicyRequest.at:type_name -> google.protobuf.Timestamp
-	29, // 22: cryptctl.kms.v1.KEKStatus.versions:type_name -> cryptctl.kms.v1.KEKVersion
-	36, // 23: cryptctl.kms.v1.KEKVersion.created:type_name -> google.protobuf.Timestamp
-	36, // 24: cryptctl.kms.v1.AuditRecord.time:type_name -> google.protobuf.Timestamp
-	6,  // 25: cryptctl.kms.v1.Admin.ListNodes:input_type -> cryptctl.kms.v1.ListNodesRequest
-	7,  // 26: cryptctl.kms.v1.Admin.GetNode:input_type -> cryptctl.kms.v1.GetNodeRequest
-	8,  // 27: cryptctl.kms.v1.Admin.ApproveNode:input_type -> cryptctl.kms.v1.ApproveNodeRequest
-	9,  // 28: cryptctl.kms.v1.Admin.FreezeNode:input_type -> cryptctl.kms.v1.FreezeNodeRequest
-	10, // 29: cryptctl.kms.v1.Admin.ThawNode:input_type -> cryptctl.kms.v1.ThawNodeRequest
-	11, // 30: cryptctl.kms.v1.Admin.RevokeNode:input_type -> cryptctl.kms.v1.RevokeNodeRequest
-	12, // 31: cryptctl.kms.v1.Admin.ForgetNode:input_type -> cryptctl.kms.v1.ForgetNodeRequest
-	14, // 32: cryptctl.kms.v1.Admin.GetPolicy:input_type -> cryptctl.kms.v1.GetPolicyRequest
-	16, // 33: cryptctl.kms.v1.Admin.SetPolicy:input_type -> cryptctl.kms.v1.SetPolicyRequest
-	18, // 34: cryptctl.kms.v1.Admin.Explain:input_type -> cryptctl.kms.v1.ExplainRequest
-	20, // 35: cryptctl.kms.v1.Admin.TestPolicy:input_type -> cryptctl.kms.v1.TestPolicyRequest
-	22, // 36: cryptctl.kms.v1.Admin.RotateNodeKey:input_type -> cryptctl.kms.v1.RotateNodeKeyRequest
-	23, // 37: cryptctl.kms.v1.Admin.RetireNodeKey:input_type -> cryptctl.kms.v1.RetireNodeKeyRequest
-	24, // 38: cryptctl.kms.v1.Admin.RotateKEK:input_type -> cryptctl.kms.v1.RotateKEKRequest
-	25, // 39: cryptctl.kms.v1.Admin.RewrapKEK:input_type -> cryptctl.kms.v1.RewrapKEKRequest
-	27, // 40: cryptctl.kms.v1.Admin.GetKEKStatus:input_type -> cryptctl.kms.v1.GetKEKStatusRequest
-	30, // 41: cryptctl.kms.v1.Admin.Backup:input_type -> cryptctl.kms.v1.BackupRequest
-	32, // 42: cryptctl.kms.v1.Admin.TailAudit:input_type -> cryptctl.kms.v1.TailAuditRequest
-	34, // 43: cryptctl.kms.v1.Admin.VerifyAudit:input_type -> cryptctl.kms.v1.VerifyAuditRequest
-	2,  // 44: cryptctl.kms.v1.Admin.ListNodes:output_type -> cryptctl.kms.v1.Node
-	2,  // 45: cryptctl.kms.v1.Admin.GetNode:output_type -> cryptctl.kms.v1.Node
-	2,  // 46: cryptctl.kms.v1.Admin.ApproveNode:output_type -> cryptctl.kms.v1.Node
-	2,  // 47: cryptctl.kms.v1.Admin.FreezeNode:output_type -> cryptctl.kms.v1.Node
-	2,  // 48: cryptctl.kms.v1.Admin.ThawNode:output_type -> cryptctl.kms.v1.Node
-	2,  // 49: cryptctl.kms.v1.Admin.RevokeNode:output_type -> cryptctl.kms.v1.Node
-	13, // 50: cryptctl.kms.v1.Admin.ForgetNode:output_type -> cryptctl.kms.v1.ForgetNodeResponse
-	15, // 51: cryptctl.kms.v1.Admin.GetPolicy:output_type -> cryptctl.kms.v1.GetPolicyResponse
-	17, // 52: cryptctl.kms.v1.Admin.SetPolicy:output_type -> cryptctl.kms.v1.SetPolicyResponse
-	19, // 53: cryptctl.kms.v1.Admin.Explain:output_type -> cryptctl.kms.v1.Decision
-	21, // 54: cryptctl.kms.v1.Admin.TestPolicy:output_type -> cryptctl.kms.v1.Refusal
-	2,  // 55: cryptctl.kms.v1.Admin.RotateNodeKey:output_type -> cryptctl.kms.v1.Node
-	2,  // 56: cryptctl.kms.v1.Admin.RetireNodeKey:output_type -> cryptctl.kms.v1.Node
-	28, // 57: cryptctl.kms.v1.Admin.RotateKEK:output_type -> cryptctl.kms.v1.KEKStatus
-	26, // 58: cryptctl.kms.v1.Admin.RewrapKEK:output_type -> cryptctl.kms.v1.RewrapProgress
-	28, // 59: cryptctl.kms.v1.Admin.GetKEKStatus:output_type -> cryptctl.kms.v1.KEKStatus
-	31, // 60: cryptctl.kms.v1.Admin.Backup:output_type -> cryptctl.kms.v1.BackupChunk
-	33, // 61: cryptctl.kms.v1.Admin.TailAudit:output_type -> cryptctl.kms.v1.AuditRecord
-	35, // 62: cryptctl.kms.v1.Admin.VerifyAudit:output_type -> cryptctl.kms.v1.VerifyAuditResponse
-	44, // [44:63] is the sub-list for method output_type
-	25, // [25:44] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	40, // 12: cryptctl.kms.v1.ApproveNodeRequest.expires:type_name -> google.protobuf.Timestamp
+	6,  // 13: cryptctl.kms.v1.ApproveNodeRequest.policy:type_name -> cryptctl.kms.v1.Policy
+	6,  // 14: cryptctl.kms.v1.GetPolicyResponse.policy:type_name -> cryptctl.kms.v1.Policy
+	1,  // 15: cryptctl.kms.v1.GetPolicyResponse.enrolment:type_name -> cryptctl.kms.v1.Enrolment
+	6,  // 16: cryptctl.kms.v1.SetPolicyRequest.policy:type_name -> cryptctl.kms.v1.Policy
+	1,  // 17: cryptctl.kms.v1.SetPolicyRequest.enrolment:type_name -> cryptctl.kms.v1.Enrolment
+	6,  // 18: cryptctl.kms.v1.SetPolicyResponse.previous:type_name -> cryptctl.kms.v1.Policy
+	1,  // 19: cryptctl.kms.v1.SetPolicyResponse.previous_enrolment:type_name -> cryptctl.kms.v1.Enrolment
+	40, // 20: cryptctl.kms.v1.ExplainRequest.at:type_name -> google.protobuf.Timestamp
+	2,  // 21: cryptctl.kms.v1.ExplainRequest.operation:type_name -> cryptctl.kms.v1.Operation
+	6,  // 22: cryptctl.kms.v1.ExplainRequest.policy:type_name -> cryptctl.kms.v1.Policy
+	41, // 23: cryptctl.kms.v1.Decision.retry_after:type_name -> google.protobuf.Duration
+	6,  // 24: cryptctl.kms.v1.TestPolicyRequest.policy:type_name -> cryptctl.kms.v1.Policy
+	40, // 25: cryptctl.kms.v1.TestPolicyRequest.at:type_name -> google.protobuf.Timestamp
+	32, // 26: cryptctl.kms.v1.KEKStatus.versions:type_name -> cryptctl.kms.v1.KEKVersion
+	3,  // 27: cryptctl.kms.v1.KEKVersion.state:type_name -> cryptctl.kms.v1.KEKVersionState
+	40, // 28: cryptctl.kms.v1.AuditRecord.time:type_name -> google.protobuf.Timestamp
+	37, // 29: cryptctl.kms.v1.VerifyAuditRequest.heads:type_name -> cryptctl.kms.v1.AuditHead
+	37, // 30: cryptctl.kms.v1.VerifyAuditResponse.head:type_name -> cryptctl.kms.v1.AuditHead
+	8,  // 31: cryptctl.kms.v1.Admin.ListNodes:input_type -> cryptctl.kms.v1.ListNodesRequest
+	9,  // 32: cryptctl.kms.v1.Admin.GetNode:input_type -> cryptctl.kms.v1.GetNodeRequest
+	10, // 33: cryptctl.kms.v1.Admin.ApproveNode:input_type -> cryptctl.kms.v1.ApproveNodeRequest
+	11, // 34: cryptctl.kms.v1.Admin.FreezeNode:input_type -> cryptctl.kms.v1.FreezeNodeRequest
+	12, // 35: cryptctl.kms.v1.Admin.ThawNode:input_type -> cryptctl.kms.v1.ThawNodeRequest
+	13, // 36: cryptctl.kms.v1.Admin.RevokeNode:input_type -> cryptctl.kms.v1.RevokeNodeRequest
+	14, // 37: cryptctl.kms.v1.Admin.ForgetNode:input_type -> cryptctl.kms.v1.ForgetNodeRequest
+	16, // 38: cryptctl.kms.v1.Admin.GetPolicy:input_type -> cryptctl.kms.v1.GetPolicyRequest
+	18, // 39: cryptctl.kms.v1.Admin.SetPolicy:input_type -> cryptctl.kms.v1.SetPolicyRequest
+	20, // 40: cryptctl.kms.v1.Admin.Explain:input_type -> cryptctl.kms.v1.ExplainRequest
+	22, // 41: cryptctl.kms.v1.Admin.TestPolicy:input_type -> cryptctl.kms.v1.TestPolicyRequest
+	24, // 42: cryptctl.kms.v1.Admin.RotateNodeKey:input_type -> cryptctl.kms.v1.RotateNodeKeyRequest
+	25, // 43: cryptctl.kms.v1.Admin.RetireNodeKey:input_type -> cryptctl.kms.v1.RetireNodeKeyRequest
+	26, // 44: cryptctl.kms.v1.Admin.RotateKEK:input_type -> cryptctl.kms.v1.RotateKEKRequest
+	27, // 45: cryptctl.kms.v1.Admin.RewrapKEK:input_type -> cryptctl.kms.v1.RewrapKEKRequest
+	29, // 46: cryptctl.kms.v1.Admin.RetireKEK:input_type -> cryptctl.kms.v1.RetireKEKRequest
+	30, // 47: cryptctl.kms.v1.Admin.GetKEKStatus:input_type -> cryptctl.kms.v1.GetKEKStatusRequest
+	33, // 48: cryptctl.kms.v1.Admin.Backup:input_type -> cryptctl.kms.v1.BackupRequest
+	35, // 49: cryptctl.kms.v1.Admin.TailAudit:input_type -> cryptctl.kms.v1.TailAuditRequest
+	38, // 50: cryptctl.kms.v1.Admin.VerifyAudit:input_type -> cryptctl.kms.v1.VerifyAuditRequest
+	4,  // 51: cryptctl.kms.v1.Admin.ListNodes:output_type -> cryptctl.kms.v1.Node
+	4,  // 52: cryptctl.kms.v1.Admin.GetNode:output_type -> cryptctl.kms.v1.Node
+	4,  // 53: cryptctl.kms.v1.Admin.ApproveNode:output_type -> cryptctl.kms.v1.Node
+	4,  // 54: cryptctl.kms.v1.Admin.FreezeNode:output_type -> cryptctl.kms.v1.Node
+	4,  // 55: cryptctl.kms.v1.Admin.ThawNode:output_type -> cryptctl.kms.v1.Node
+	4,  // 56: cryptctl.kms.v1.Admin.RevokeNode:output_type -> cryptctl.kms.v1.Node
+	15, // 57: cryptctl.kms.v1.Admin.ForgetNode:output_type -> cryptctl.kms.v1.ForgetNodeResponse
+	17, // 58: cryptctl.kms.v1.Admin.GetPolicy:output_type -> cryptctl.kms.v1.GetPolicyResponse
+	19, // 59: cryptctl.kms.v1.Admin.SetPolicy:output_type -> cryptctl.kms.v1.SetPolicyResponse
+	21, // 60: cryptctl.kms.v1.Admin.Explain:output_type -> cryptctl.kms.v1.Decision
+	23, // 61: cryptctl.kms.v1.Admin.TestPolicy:output_type -> cryptctl.kms.v1.Refusal
+	4,  // 62: cryptctl.kms.v1.Admin.RotateNodeKey:output_type -> cryptctl.kms.v1.Node
+	4,  // 63: cryptctl.kms.v1.Admin.RetireNodeKey:output_type -> cryptctl.kms.v1.Node
+	31, // 64: cryptctl.kms.v1.Admin.RotateKEK:output_type -> cryptctl.kms.v1.KEKStatus
+	28, // 65: cryptctl.kms.v1.Admin.RewrapKEK:output_type -> cryptctl.kms.v1.RewrapProgress
+	31, // 66: cryptctl.kms.v1.Admin.RetireKEK:output_type -> cryptctl.kms.v1.KEKStatus
+	31, // 67: cryptctl.kms.v1.Admin.GetKEKStatus:output_type -> cryptctl.kms.v1.KEKStatus
+	34, // 68: cryptctl.kms.v1.Admin.Backup:output_type -> cryptctl.kms.v1.BackupChunk
+	36, // 69: cryptctl.kms.v1.Admin.TailAudit:output_type -> cryptctl.kms.v1.AuditRecord
+	39, // 70: cryptctl.kms.v1.Admin.VerifyAudit:output_type -> cryptctl.kms.v1.VerifyAuditResponse
+	51, // [51:71] is the sub-list for method output_type
+	31, // [31:51] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_kms_wire_admin_proto_init() }
@@ -2513,8 +2940,8 @@ func file_kms_wire_admin_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kms_wire_admin_proto_rawDesc), len(file_kms_wire_admin_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   34,
+			NumEnums:      4,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

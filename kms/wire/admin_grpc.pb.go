@@ -38,6 +38,7 @@ const (
 	Admin_RetireNodeKey_FullMethodName = "/cryptctl.kms.v1.Admin/RetireNodeKey"
 	Admin_RotateKEK_FullMethodName     = "/cryptctl.kms.v1.Admin/RotateKEK"
 	Admin_RewrapKEK_FullMethodName     = "/cryptctl.kms.v1.Admin/RewrapKEK"
+	Admin_RetireKEK_FullMethodName     = "/cryptctl.kms.v1.Admin/RetireKEK"
 	Admin_GetKEKStatus_FullMethodName  = "/cryptctl.kms.v1.Admin/GetKEKStatus"
 	Admin_Backup_FullMethodName        = "/cryptctl.kms.v1.Admin/Backup"
 	Admin_TailAudit_FullMethodName     = "/cryptctl.kms.v1.Admin/TailAudit"
@@ -52,14 +53,17 @@ type AdminClient interface {
 	ListNodes(ctx context.Context, in *ListNodesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Node], error)
 	// GetNode gives one node; NOT_FOUND for one that was never seen. Role: reader.
 	GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*Node, error)
-	// ApproveNode lets a pending node seal and unseal. Role: operator.
+	// ApproveNode lets a node seal and unseal: one that is pending, frozen or
+	// forgotten, or that was never seen. Role: operator; admin to reinstate a revoked
+	// node, and to change the policy of one that was approved before or has one of
+	// its own.
 	ApproveNode(ctx context.Context, in *ApproveNodeRequest, opts ...grpc.CallOption) (*Node, error)
 	// FreezeNode refuses a node until it is thawed. Role: operator.
 	FreezeNode(ctx context.Context, in *FreezeNodeRequest, opts ...grpc.CallOption) (*Node, error)
 	// ThawNode takes a freeze back. Role: operator.
 	ThawNode(ctx context.Context, in *ThawNodeRequest, opts ...grpc.CallOption) (*Node, error)
-	// RevokeNode refuses a node for good; its keys stay, for the record and for a
-	// backup. Role: admin.
+	// RevokeNode refuses a node until it is reinstated by ApproveNode; its keys stay.
+	// Role: admin.
 	RevokeNode(ctx context.Context, in *RevokeNodeRequest, opts ...grpc.CallOption) (*Node, error)
 	// ForgetNode destroys a node's keys: what was sealed for it can never be
 	// unsealed again. Role: admin.
@@ -72,7 +76,7 @@ type AdminClient interface {
 	// changes, and it does not count towards a rate. Role: reader.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*Decision, error)
 	// TestPolicy says which nodes a new default policy would refuse that are
-	// served now. Role: reader.
+	// served now, and which of them cannot be judged. Role: reader.
 	TestPolicy(ctx context.Context, in *TestPolicyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Refusal], error)
 	// RotateNodeKey gives a node a new key version for what is sealed from now on;
 	// older blobs stay readable. Role: operator.
@@ -86,6 +90,9 @@ type AdminClient interface {
 	// RewrapKEK wraps all nodes' keys under the newest version, and says how far it
 	// came. It can be called again after it was cut off. Role: admin.
 	RewrapKEK(ctx context.Context, in *RewrapKEKRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RewrapProgress], error)
+	// RetireKEK destroys a version that wraps nothing any more: what it wrapped, in
+	// backups too, can never be unwrapped again. Role: admin.
+	RetireKEK(ctx context.Context, in *RetireKEKRequest, opts ...grpc.CallOption) (*KEKStatus, error)
 	// GetKEKStatus says which versions there are and how many keys each wraps.
 	// Role: reader.
 	GetKEKStatus(ctx context.Context, in *GetKEKStatusRequest, opts ...grpc.CallOption) (*KEKStatus, error)
@@ -94,7 +101,8 @@ type AdminClient interface {
 	Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupChunk], error)
 	// TailAudit gives audit records, and with follow those that come. Role: reader.
 	TailAudit(ctx context.Context, in *TailAuditRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[AuditRecord], error)
-	// VerifyAudit checks the hash chain of the audit log. Role: reader.
+	// VerifyAudit checks the hash chain of the audit log, against heads that were
+	// kept elsewhere, too. Role: reader.
 	VerifyAudit(ctx context.Context, in *VerifyAuditRequest, opts ...grpc.CallOption) (*VerifyAuditResponse, error)
 }
 
@@ -283,6 +291,16 @@ func (c *adminClient) RewrapKEK(ctx context.Context, in *RewrapKEKRequest, opts 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Admin_RewrapKEKClient = grpc.ServerStreamingClient[RewrapProgress]
 
+func (c *adminClient) RetireKEK(ctx context.Context, in *RetireKEKRequest, opts ...grpc.CallOption) (*KEKStatus, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(KEKStatus)
+	err := c.cc.Invoke(ctx, Admin_RetireKEK_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminClient) GetKEKStatus(ctx context.Context, in *GetKEKStatusRequest, opts ...grpc.CallOption) (*KEKStatus, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(KEKStatus)
@@ -349,14 +367,17 @@ type AdminServer interface {
 	ListNodes(*ListNodesRequest, grpc.ServerStreamingServer[Node]) error
 	// GetNode gives one node; NOT_FOUND for one that was never seen. Role: reader.
 	GetNode(context.Context, *GetNodeRequest) (*Node, error)
-	// ApproveNode lets a pending node seal and unseal. Role: operator.
+	// ApproveNode lets a node seal and unseal: one that is pending, frozen or
+	// forgotten, or that was never seen. Role: operator; admin to reinstate a revoked
+	// node, and to change the policy of one that was approved before or has one of
+	// its own.
 	ApproveNode(context.Context, *ApproveNodeRequest) (*Node, error)
 	// FreezeNode refuses a node until it is thawed. Role: operator.
 	FreezeNode(context.Context, *FreezeNodeRequest) (*Node, error)
 	// ThawNode takes a freeze back. Role: operator.
 	ThawNode(context.Context, *ThawNodeRequest) (*Node, error)
-	// RevokeNode refuses a node for good; its keys stay, for the record and for a
-	// backup. Role: admin.
+	// RevokeNode refuses a node until it is reinstated by ApproveNode; its keys stay.
+	// Role: admin.
 	RevokeNode(context.Context, *RevokeNodeRequest) (*Node, error)
 	// ForgetNode destroys a node's keys: what was sealed for it can never be
 	// unsealed again. Role: admin.
@@ -369,7 +390,7 @@ type AdminServer interface {
 	// changes, and it does not count towards a rate. Role: reader.
 	Explain(context.Context, *ExplainRequest) (*Decision, error)
 	// TestPolicy says which nodes a new default policy would refuse that are
-	// served now. Role: reader.
+	// served now, and which of them cannot be judged. Role: reader.
 	TestPolicy(*TestPolicyRequest, grpc.ServerStreamingServer[Refusal]) error
 	// RotateNodeKey gives a node a new key version for what is sealed from now on;
 	// older blobs stay readable. Role: operator.
@@ -383,6 +404,9 @@ type AdminServer interface {
 	// RewrapKEK wraps all nodes' keys under the newest version, and says how far it
 	// came. It can be called again after it was cut off. Role: admin.
 	RewrapKEK(*RewrapKEKRequest, grpc.ServerStreamingServer[RewrapProgress]) error
+	// RetireKEK destroys a version that wraps nothing any more: what it wrapped, in
+	// backups too, can never be unwrapped again. Role: admin.
+	RetireKEK(context.Context, *RetireKEKRequest) (*KEKStatus, error)
 	// GetKEKStatus says which versions there are and how many keys each wraps.
 	// Role: reader.
 	GetKEKStatus(context.Context, *GetKEKStatusRequest) (*KEKStatus, error)
@@ -391,7 +415,8 @@ type AdminServer interface {
 	Backup(*BackupRequest, grpc.ServerStreamingServer[BackupChunk]) error
 	// TailAudit gives audit records, and with follow those that come. Role: reader.
 	TailAudit(*TailAuditRequest, grpc.ServerStreamingServer[AuditRecord]) error
-	// VerifyAudit checks the hash chain of the audit log. Role: reader.
+	// VerifyAudit checks the hash chain of the audit log, against heads that were
+	// kept elsewhere, too. Role: reader.
 	VerifyAudit(context.Context, *VerifyAuditRequest) (*VerifyAuditResponse, error)
 	mustEmbedUnimplementedAdminServer()
 }
@@ -461,6 +486,10 @@ func (UnimplementedAdminServer) RotateKEK(context.Context, *RotateKEKRequest) (*
 
 func (UnimplementedAdminServer) RewrapKEK(*RewrapKEKRequest, grpc.ServerStreamingServer[RewrapProgress]) error {
 	return status.Error(codes.Unimplemented, "method RewrapKEK not implemented")
+}
+
+func (UnimplementedAdminServer) RetireKEK(context.Context, *RetireKEKRequest) (*KEKStatus, error) {
+	return nil, status.Error(codes.Unimplemented, "method RetireKEK not implemented")
 }
 
 func (UnimplementedAdminServer) GetKEKStatus(context.Context, *GetKEKStatusRequest) (*KEKStatus, error) {
@@ -748,6 +777,24 @@ func _Admin_RewrapKEK_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Admin_RewrapKEKServer = grpc.ServerStreamingServer[RewrapProgress]
 
+func _Admin_RetireKEK_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RetireKEKRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).RetireKEK(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_RetireKEK_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).RetireKEK(ctx, req.(*RetireKEKRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Admin_GetKEKStatus_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetKEKStatusRequest)
 	if err := dec(in); err != nil {
@@ -860,6 +907,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RotateKEK",
 			Handler:    _Admin_RotateKEK_Handler,
+		},
+		{
+			MethodName: "RetireKEK",
+			Handler:    _Admin_RetireKEK_Handler,
 		},
 		{
 			MethodName: "GetKEKStatus",

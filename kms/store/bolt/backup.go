@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -19,37 +20,78 @@ import (
 const (
 	mark        = "cryptctl kms backup, version 1.\n" // 32 bytes
 	trailerSize = len(mark) + sha256.Size
-	scrubbed    = ".scrub"
+	scrubbed    = ".scrub"   // the new file of a Scrub
+	replaced    = ".old"     // its old one
+	restored    = ".restore" // the new file of a Restore
 )
 
 // Backup writes the state of one moment to w, while the store is in use. It is as
-// confidential as the store is.
+// confidential as the store is. What w takes its time for holds up nothing: the
+// state is copied next to the store first, into a file without a name that is
+// overwritten afterwards.
 func (d *DB) Backup(w io.Writer) error {
-	sum := sha256.New()
-	err := d.view(func(tx *bolt.Tx) error {
-		_, err := tx.WriteTo(io.MultiWriter(w, sum))
-		return err
-	})
-	if err == nil {
-		_, err = w.Write(append([]byte(mark), sum.Sum(nil)...))
-	}
+	err := d.backup(w)
 	if err != nil {
 		return fmt.Errorf("%s: backup: %w", d.path, err)
 	}
 	return nil
 }
 
+func (d *DB) backup(w io.Writer) (err error) {
+	tmp, err := os.CreateTemp(filepath.Dir(d.path), filepath.Base(d.path)+".backup-*")
+	if err != nil {
+		return err
+	}
+	defer tmp.Close()
+	if err := os.Remove(tmp.Name()); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, zero(tmp)) }()
+	sum := sha256.New()
+	if err := d.copy(io.MultiWriter(tmp, sum)); err != nil {
+		return err
+	}
+	if _, err := tmp.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	if _, err := io.Copy(w, tmp); err != nil {
+		return err
+	}
+	_, err = w.Write(append([]byte(mark), sum.Sum(nil)...))
+	return err
+}
+
+// copy writes the state of one moment to w, and keeps Scrub away meanwhile.
+func (d *DB) copy(w io.Writer) error {
+	d.copying <- struct{}{}
+	defer func() { <-d.copying }()
+	return d.view(func(tx *bolt.Tx) error {
+		_, err := tx.WriteTo(w)
+		return err
+	})
+}
+
 // Restore makes the file path from a backup, and returns how many records it has.
-// It checks the backup first and replaces no file: move the old one away.
+// It checks the backup first and replaces no file: move the old one away. A process
+// that still has the old one open keeps it from doing anything: it might put a file
+// of its own in the place of the restored one.
 func Restore(path string, backup io.Reader) (n int, err error) {
 	if _, err := os.Lstat(path); err == nil {
 		return 0, fmt.Errorf("%s is there; move it away, a restore replaces nothing", path)
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".restore-*")
+	lock, err := alone(path)
+	if err != nil {
+		return 0, fmt.Errorf("restore: %w", err)
+	}
+	defer lock.Close()
+	if err := cleanUp(path); err != nil {
+		return 0, fmt.Errorf("restore: %w", err)
+	}
+	tmp, err := os.OpenFile(path+restored, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return 0, err
 	}
-	defer os.Remove(tmp.Name())
+	defer os.Remove(tmp.Name()) // a kill leaves it to cleanUp
 	if err := errors.Join(receive(tmp, backup), tmp.Sync(), tmp.Close()); err != nil {
 		return 0, fmt.Errorf("restore: %w", err)
 	}
@@ -107,17 +149,22 @@ func Check(path string) (n int, err error) {
 		if len(problems) > 0 {
 			return errors.Join(problems...)
 		}
-		items, err := listed(context.Background(), tx, "")
-		n = len(items)
-		return err
+		return walk(context.Background(), tx, "", "", func(store.Item) bool { n++; return true })
 	})
 	return n, err
 }
 
 // Scrub moves the records to a new file and overwrites the old one: bbolt leaves
 // replaced values in free pages. Nothing else runs meanwhile. If it fails the old
-// file stays in use.
+// file stays in use. It waits for a backup that is being copied, as long as ctx
+// lasts.
 func (d *DB) Scrub(ctx context.Context) error {
+	select {
+	case d.copying <- struct{}{}: // before the turn: writers go on while it waits
+		defer func() { <-d.copying }()
+	case <-ctx.Done():
+		return fmt.Errorf("%s: scrub: a backup is running: %w", d.path, ctx.Err())
+	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -125,24 +172,53 @@ func (d *DB) Scrub(ctx context.Context) error {
 	defer func() { <-d.turn }()
 	d.swap.Lock()
 	defer d.swap.Unlock()
-	if err := d.compact(); err != nil {
-		os.Remove(d.path + scrubbed)
-		return fmt.Errorf("%s: scrub: %w", d.path, err)
-	}
-	old, err := os.OpenFile(d.path, os.O_RDWR, 0)
-	if err != nil {
+	if err := errors.Join(d.usable(), cleanUp(d.path)); err != nil {
 		return err
 	}
-	defer old.Close()
+	if err := d.compact(); err != nil {
+		return fmt.Errorf("%s: scrub: %w", d.path, errors.Join(err, cleanUp(d.path)))
+	}
+	// By its other name the old file is found, and overwritten, after a kill.
+	if err := os.Link(d.path, d.path+replaced); err != nil {
+		return fmt.Errorf("%s: scrub: %w", d.path, errors.Join(err, cleanUp(d.path)))
+	}
 	if err := d.replace(); err != nil {
 		return fmt.Errorf("%s: scrub: %w: %w", d.path, store.ErrUnavailable, err)
 	}
-	return zero(old)
+	return cleanUp(d.path)
+}
+
+// cleanUp overwrites and removes what a Scrub or a Restore of path left, if it was
+// interrupted. The caller has the lock.
+func cleanUp(path string) error {
+	current, err := os.Stat(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, name := range []string{path + scrubbed, path + replaced, path + restored} {
+		f, err := os.OpenFile(name, os.O_RDWR, 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		left, err := f.Stat()
+		if err == nil && (current == nil || !os.SameFile(current, left)) { // not a second name of path itself
+			err = zero(f)
+		}
+		if err := errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+		if err := os.Remove(name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // compact writes the records to a new file next to the old one.
 func (d *DB) compact() error {
-	os.Remove(d.path + scrubbed)
 	out, err := bolt.Open(d.path+scrubbed, 0o600, &bolt.Options{Timeout: openTimeout})
 	if err != nil {
 		return err

@@ -3,12 +3,16 @@
 //	path       bbolt: bucket "cryptctl": format = 1
 //	                  bucket "records":  name = revision, 8 bytes big endian | value
 //	path.lock  one process at a time, also while the file is being replaced
+//	path.scrub, path.old, path.restore
+//	           of a Scrub or a Restore; after a kill the next Open overwrites and
+//	           removes them
 //
 // Swaps that come while another one is being written share the next write and its
 // sync; nobody waits for a clock. Gets read the mapped file and wait for nothing.
 //
 // What is guaranteed: what package store asks for, and that a file is the state
-// after some Swap, whenever the process was killed. [DB.Backup] is a state of one
+// after some Swap, whenever the process was killed. After a write that may or may
+// not be on the disk nothing is answered until the file is opened anew. [DB.Backup] is a state of one
 // moment while others read and write; [Restore] refuses a backup that is cut,
 // changed or inconsistent.
 //
@@ -19,12 +23,14 @@
 package bolt
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -39,6 +45,7 @@ import (
 const (
 	openTimeout = 5 * time.Second // for bbolt's own lock; ours is tried once
 	format      = "1"
+	pageSize    = 500 // records of a list that are read at a time
 )
 
 var (
@@ -55,11 +62,16 @@ type DB struct {
 	swap sync.RWMutex // held for writing while Scrub replaces db
 	db   *bolt.DB
 
-	generation atomic.Uint64 // counts the groups that were written
+	commit     func(*bolt.DB, func(*bolt.Tx) error) error // bbolt's Update
+	generation atomic.Uint64                              // counts the groups that were written
+	durable    atomic.Uint64                              // the newest revision that is synced
+	unusable   atomic.Pointer[error]                      // why, once a commit failed
 
 	mu   sync.Mutex
 	next *group
 	turn chan struct{} // held by the one who writes
+
+	copying chan struct{} // held by a Backup that reads, and by Scrub
 }
 
 var (
@@ -71,21 +83,38 @@ var (
 
 // Open opens a file, or makes it.
 func Open(path string) (*DB, error) {
-	lock, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+	lock, err := alone(path)
 	if err != nil {
+		return nil, err
+	}
+	d := &DB{path: path, lock: lock, commit: (*bolt.DB).Update, next: newGroup(), turn: make(chan struct{}, 1), copying: make(chan struct{}, 1)}
+	err = cleanUp(path)
+	if err == nil {
+		d.db, err = open(path, false)
+	}
+	if err == nil { // it may have been made just now
+		err = errors.Join(syncDir(filepath.Dir(path)), d.db.View(func(tx *bolt.Tx) error {
+			d.durable.Store(tx.Bucket(records).Sequence())
+			return nil
+		}))
+	}
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// alone keeps other processes from a file until what it returns is closed.
+func alone(path string) (lock *os.File, err error) {
+	if lock, err = os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 		return nil, err
 	}
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("%s: another process has it open: %w", path, err)
 	}
-	os.Remove(path + scrubbed) // of a Scrub that was interrupted
-	db, err := open(path, false)
-	if err != nil {
-		lock.Close()
-		return nil, err
-	}
-	return &DB{path: path, lock: lock, db: db, next: newGroup(), turn: make(chan struct{}, 1)}, nil
+	return lock, nil
 }
 
 // open opens and checks the file itself. bbolt panics on some damages, and reads
@@ -189,12 +218,44 @@ func (d *DB) Get(ctx context.Context, name string, _ time.Duration) (e store.Ent
 		e, err = decode(name, tx.Bucket(records).Get([]byte(name)))
 		return err
 	})
-	return e, err
+	if err == nil {
+		err = d.settled(ctx, e.Revision)
+	}
+	if err != nil {
+		return store.Entry{}, err
+	}
+	return e, nil
+}
+
+// settled waits until what was read is synced: bbolt shows a commit to readers
+// before that.
+func (d *DB) settled(ctx context.Context, revision uint64) error {
+	if revision <= d.durable.Load() {
+		return nil
+	}
+	select {
+	case d.turn <- struct{}{}: // whoever writes is done, one way or the other
+		<-d.turn
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return d.usable()
+}
+
+// usable says why nothing is answered any more.
+func (d *DB) usable() error {
+	if why := d.unusable.Load(); why != nil {
+		return fmt.Errorf("%s: %w: %w: %w", d.path, store.ErrUnavailable, ErrUnusable, *why)
+	}
+	return nil
 }
 
 func (d *DB) view(read func(*bolt.Tx) error) error {
 	d.swap.RLock()
 	defer d.swap.RUnlock()
+	if err := d.usable(); err != nil {
+		return err
+	}
 	return unavailable(d.db.View(read))
 }
 
@@ -208,6 +269,10 @@ func unavailable(err error) error {
 
 var errDamaged = errors.New("the store is damaged")
 
+// ErrUnusable: a write failed such that nobody knows what is on the disk, so nothing
+// is read or written any more until the file is opened anew.
+var ErrUnusable = errors.New("a change could not be synced; restart the key server to read what is on the disk")
+
 // decode copies: what bbolt gives is valid inside the transaction only.
 func decode(name string, raw []byte) (store.Entry, error) {
 	if raw == nil {
@@ -219,22 +284,23 @@ func decode(name string, raw []byte) (store.Entry, error) {
 	return store.Entry{Revision: binary.BigEndian.Uint64(raw), Value: append([]byte(nil), raw[8:]...)}, nil
 }
 
-// List gives the names with a prefix. They are read before the first is given, so
-// that the caller may write meanwhile.
+// List gives the names with a prefix, page by page, so that all of them need not be
+// in memory, and the caller may write meanwhile.
 func (d *DB) List(ctx context.Context, prefix string) iter.Seq2[store.Item, error] {
 	return func(yield func(store.Item, error) bool) {
-		var items []store.Item
 		err := store.CheckPrefix(prefix)
-		if err == nil {
-			err = d.view(func(tx *bolt.Tx) error {
-				items, err = listed(ctx, tx, prefix)
-				return err
-			})
-		}
-		for _, i := range items {
-			if err == nil && !yield(i, nil) {
-				return
+		for from, more := prefix, true; more && err == nil; {
+			var items []store.Item
+			if items, err = d.page(ctx, prefix, from); err != nil {
+				break
 			}
+			for _, i := range items {
+				if !yield(i, nil) {
+					return
+				}
+				from = i.Name + "\x00"
+			}
+			more = len(items) == pageSize
 		}
 		if err != nil {
 			yield(store.Item{}, err)
@@ -242,14 +308,32 @@ func (d *DB) List(ctx context.Context, prefix string) iter.Seq2[store.Item, erro
 	}
 }
 
-func listed(ctx context.Context, tx *bolt.Tx, prefix string) (items []store.Item, err error) {
+// page reads a part of a list.
+func (d *DB) page(ctx context.Context, prefix, from string) (items []store.Item, err error) {
+	newest := uint64(0)
+	err = d.view(func(tx *bolt.Tx) error {
+		return walk(ctx, tx, prefix, from, func(i store.Item) bool {
+			items, newest = append(items, i), max(newest, i.Revision)
+			return len(items) < pageSize
+		})
+	})
+	if err == nil {
+		err = d.settled(ctx, newest)
+	}
+	return items, err
+}
+
+// walk calls do with each record, until it returns false.
+func walk(ctx context.Context, tx *bolt.Tx, prefix, from string, do func(store.Item) bool) error {
 	c := tx.Bucket(records).Cursor()
-	for k, v := c.Seek([]byte(prefix)); k != nil && len(k) >= len(prefix) && string(k[:len(prefix)]) == prefix; k, v = c.Next() {
+	for k, v := c.Seek([]byte(from)); k != nil && bytes.HasPrefix(k, []byte(prefix)); k, v = c.Next() {
 		e, err := decode(string(k), v)
 		if err := errors.Join(err, ctx.Err()); err != nil {
-			return nil, err
+			return err
 		}
-		items = append(items, store.Item{Name: string(k), Entry: e})
+		if !do(store.Item{Name: string(k), Entry: e}) {
+			return nil
+		}
 	}
-	return items, nil
+	return nil
 }

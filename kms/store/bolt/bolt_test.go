@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	bbolt "go.etcd.io/bbolt"
 
@@ -167,8 +168,27 @@ func TestBackupAndRestore(t *testing.T) {
 			t.Errorf("node %d: %q, %v", i, e.Value, err)
 		}
 	}
+	if err := os.Rename(path, path+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bolt.Restore(path, bytes.NewReader(backup)); err == nil || !strings.Contains(err.Error(), "another process") {
+		t.Errorf("in the place of a file that was moved away and is in use: %v", err)
+	}
+	if err := os.Rename(path+".away", path); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := bolt.Restore(path, bytes.NewReader(backup)); err == nil || !strings.Contains(err.Error(), "move it away") {
 		t.Errorf("over a store: %v", err)
+	}
+	left := filepath.Join(t.TempDir(), "left")
+	if err := os.WriteFile(left+".restore", []byte("of a restore that was killed, and longer than the next"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := bolt.Restore(left, bytes.NewReader(backup)); n == 0 || err != nil {
+		t.Errorf("after one that was killed: %d, %v", n, err)
+	}
+	if _, err := os.Lstat(left + ".restore"); err == nil {
+		t.Error("the copy is left")
 	}
 	for name, bad := range map[string][]byte{
 		"empty": nil, "cut": backup[:len(backup)-1], "half": backup[:len(backup)/2],
@@ -179,7 +199,7 @@ func TestBackupAndRestore(t *testing.T) {
 		if n, err := bolt.Restore(filepath.Join(dir, "kms.db"), bytes.NewReader(bad)); err == nil {
 			t.Errorf("%s: restored %d records", name, n)
 		}
-		if left, _ := os.ReadDir(dir); len(left) > 0 {
+		if left, _ := os.ReadDir(dir); len(left) != 1 || left[0].Name() != "kms.db.lock" { // which stays
 			t.Errorf("%s: left %v", name, left)
 		}
 	}
@@ -208,6 +228,65 @@ func TestBackupToAFullDisk(t *testing.T) {
 		}
 	}
 	put(t, db, "a", "it goes on")
+}
+
+// stalled takes a part and then nothing more until it is let go.
+type stalled struct {
+	room    int
+	stalls  chan struct{}
+	letGo   chan struct{}
+	stalled bool
+}
+
+func (s *stalled) Write(p []byte) (int, error) {
+	if s.room -= len(p); s.room < 0 && !s.stalled {
+		s.stalled = true
+		close(s.stalls)
+		<-s.letGo
+	}
+	return len(p), nil
+}
+
+// TestBackupNotRead: whoever takes a backup slowly, or not at all, keeps nobody
+// from reading, writing, growing the file and scrubbing it; and no copy is left.
+func TestBackupNotRead(t *testing.T) {
+	db, path := opened(t)
+	for i := range 50 {
+		put(t, db, fmt.Sprint("node/", i), strings.Repeat("filler ", 100))
+	}
+	w := &stalled{room: 10_000, stalls: make(chan struct{}), letGo: make(chan struct{})}
+	made := make(chan error, 1)
+	go func() { made <- db.Backup(w) }()
+	<-w.stalls
+	done := make(chan error, 1)
+	go func() {
+		var all sync.WaitGroup
+		for i := range 300 { // the file grows to some times its size
+			all.Go(func() {
+				if _, err := db.Swap(t.Context(), fmt.Sprint("more/", i), 0, []byte(strings.Repeat("filler ", 500))); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		_, err := db.Get(t.Context(), "node/1", 0)
+		done <- errors.Join(err, db.Scrub(t.Context()))
+	}()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("the store stands still")
+	}
+	if left, err := filepath.Glob(path + ".backup*"); err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+	close(w.letGo)
+	if err := <-made; err != nil {
+		t.Error(err)
+	}
 }
 
 // TestScrub looks for a replaced value in the file, and in the file that was.

@@ -5,8 +5,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 
 	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 
 	"github.com/cryptctl/cryptctl/kms/store"
 )
@@ -64,13 +66,43 @@ func (d *DB) lead(g *group) {
 	d.mu.Unlock()
 
 	d.swap.RLock()
-	g.err = d.db.Update(func(tx *bolt.Tx) error { return apply(tx, g.ops) })
+	g.err = d.write(g.ops)
 	d.generation.Add(1)
 	d.swap.RUnlock()
-	if errors.Is(g.err, errNothing) {
-		g.err = nil
-	}
 	close(g.done)
+}
+
+// write commits ops. After an error of the disk the file is as it was before; if
+// that is not certain it is not used any more: a sync that failed once succeeds the
+// next time, without what the kernel has thrown away.
+func (d *DB) write(ops []*op) error {
+	if err := d.usable(); err != nil {
+		return err
+	}
+	var newest uint64
+	var before error // it failed before anything was written
+	err := d.commit(d.db, func(tx *bolt.Tx) error {
+		before = apply(tx, ops)
+		newest = tx.Bucket(records).Sequence()
+		return before
+	})
+	switch {
+	case errors.Is(before, errNothing):
+		return nil
+	case err == nil:
+		d.durable.Store(newest)
+	case before == nil && !harmless(err):
+		d.unusable.CompareAndSwap(nil, &err)
+		return d.usable()
+	}
+	return err
+}
+
+// harmless reports whether an error says that there was no room for a page. That is
+// found before the commit's last page, which makes the others count, is written.
+func harmless(err error) bool {
+	p, ok := errors.AsType[*fs.PathError](err)
+	return ok && p.Op == "write" && (errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EFBIG))
 }
 
 var errNothing = errors.New("nothing to write")

@@ -19,7 +19,10 @@
 // can read and change everything; the key-encryption key must not be kept there.
 // A change made by hand without writing <prefix>last is seen by the watch, and
 // its age is not vouched for. Backups are etcd's own (etcdctl snapshot). The copy
-// holds all records: about one kilobyte for a node.
+// holds all records: about one kilobyte for a node. [Store.Scrub] cleans the members'
+// databases; their write-ahead logs and snapshots keep what was replaced until etcd
+// discards them, after some 10,000 changes, and its files are not overwritten: a key
+// is gone for good when the key that wrapped it is.
 package etcd
 
 import (
@@ -29,11 +32,14 @@ import (
 	"fmt"
 	"iter"
 	"strings"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 
 	"github.com/cryptctl/cryptctl/kms/store"
 )
@@ -50,6 +56,7 @@ const (
 	defaultTimeout = 5 * time.Second
 	probeEvery     = 250 * time.Millisecond
 	retryAfter     = 200 * time.Millisecond
+	retryAtLast    = 3 * time.Second
 	page           = 500
 )
 
@@ -62,6 +69,10 @@ type Store struct {
 	view    view
 	stop    context.CancelFunc
 	stopped chan struct{}
+
+	mu        sync.Mutex
+	waiting   *scrub
+	scrubbing sync.Mutex
 }
 
 var (
@@ -84,6 +95,12 @@ func Open(o Options) (*Store, error) {
 		Endpoints: o.Endpoints, TLS: o.TLS, DialTimeout: o.Timeout,
 		DialKeepAliveTime: 5 * time.Second, DialKeepAliveTimeout: 3 * time.Second,
 		Logger: zap.NewNop(), // what goes wrong is in the errors
+		// gRPC would wait for up to two minutes between its attempts, and so would
+		// the nodes of a fleet whose etcd comes up last.
+		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
+			MinConnectTimeout: o.Timeout,
+		})},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("etcd: %w", err)
@@ -158,16 +175,17 @@ func (s *Store) Swap(ctx context.Context, name string, old uint64, value []byte)
 	return uint64(r.Header.Revision), nil
 }
 
-// List gives the names with a prefix, page by page, all as of one revision.
+// List gives the names with a prefix, page by page, each as of then: a revision that
+// a long list was begun at may be compacted before its end.
 func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[store.Item, error] {
 	return func(yield func(store.Item, error) bool) {
 		if err := errors.Join(store.CheckPrefix(prefix), ctx.Err()); err != nil {
 			yield(store.Item{}, err)
 			return
 		}
-		from, end, revision := s.key(prefix), clientv3.GetPrefixRangeEnd(s.key(prefix)), int64(0)
+		from, end := s.key(prefix), clientv3.GetPrefixRangeEnd(s.key(prefix))
 		for more := true; more; {
-			r, err := s.page(ctx, from, end, revision)
+			r, err := s.page(ctx, from, end, 0)
 			if err != nil {
 				yield(store.Item{}, classify("list "+prefix, err))
 				return
@@ -179,7 +197,7 @@ func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[store.Item, e
 				}
 				from = string(kv.Key) + "\x00"
 			}
-			more, revision = r.More, r.Header.Revision
+			more = r.More
 		}
 	}
 }
@@ -192,44 +210,27 @@ func (s *Store) page(ctx context.Context, from, end string, revision int64) (*cl
 		clientv3.WithSort(clientv3.SortByKey, clientv3.SortAscend), clientv3.WithRev(revision))
 }
 
-// Scrub makes the cluster forget replaced values: their history is compacted, and
-// the members' files are rewritten, one member after the other. A member takes no
-// requests while it does so.
-func (s *Store) Scrub(ctx context.Context) error {
-	r, err := s.client.Get(ctx, s.last())
-	if err != nil {
-		return classify("scrub", err)
-	}
-	_, err = s.client.Compact(ctx, r.Header.Revision, clientv3.WithCompactPhysical())
-	if err != nil && !errors.Is(err, rpctypes.ErrCompacted) { // someone else just did
-		return classify("scrub: compact", err)
-	}
-	for _, to := range s.client.Endpoints() {
-		if _, err := s.client.Defragment(ctx, to); err != nil {
-			return classify("scrub: defragment "+to, err)
-		}
-	}
-	return nil
-}
-
 // follow keeps the view in step until ctx ends.
 func (s *Store) follow(ctx context.Context) {
 	defer func() { s.stopped <- struct{}{} }()
-	for ctx.Err() == nil {
+	for wait := retryAfter; ctx.Err() == nil; {
 		if revision, err := s.load(ctx); err == nil {
+			wait = retryAfter
 			s.watch(ctx, revision)
+		} else {
+			wait = min(2*wait, retryAtLast) // reading it all is work for the cluster
 		}
 		s.view.drop()
-		pause(ctx, retryAfter)
+		pause(ctx, wait)
 	}
 }
 
 // load reads everything and returns the revision that it is of.
 func (s *Store) load(ctx context.Context) (int64, error) {
 	at, values := time.Now(), map[string]store.Entry{}
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
-	defer cancel()
-	r, err := s.client.Get(ctx, s.last())
+	ask, cancel := context.WithTimeout(ctx, s.timeout)
+	r, err := s.client.Get(ask, s.last())
+	cancel()
 	if err != nil {
 		return 0, err
 	}
@@ -255,22 +256,32 @@ func (s *Store) watch(ctx context.Context, revision int64) {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
 	for r := range s.client.Watch(ctx, s.prefix, clientv3.WithPrefix(), clientv3.WithRev(revision+1)) {
-		if r.Err() != nil {
+		if r.Err() != nil || !s.take(r.Events) {
 			return
 		}
-		for _, e := range r.Events {
-			name, isValue := strings.CutPrefix(string(e.Kv.Key), s.key(""))
-			if isValue && e.Type != clientv3.EventTypePut {
-				return // we never delete: someone else did, so read anew
-			}
-			if isValue {
-				s.view.apply(name, store.Entry{Value: e.Kv.Value, Revision: uint64(e.Kv.ModRevision)})
-			}
-		}
-		// Only now: a revision's events come in one response, and it may have
-		// more than one value.
-		s.view.apply("", store.Entry{Revision: uint64(r.Header.Revision)})
 	}
+}
+
+// take applies what one response of the watch tells; ok is false if all must be
+// read anew. Nothing is missing up to its last event, and not up to the revision in
+// its header: to a watch that catches up etcd sends a thousand revisions at a time,
+// each response with the cluster's newest revision in its header.
+func (s *Store) take(events []*clientv3.Event) (ok bool) {
+	last := int64(0)
+	for _, e := range events {
+		last = max(last, e.Kv.ModRevision)
+		name, isValue := strings.CutPrefix(string(e.Kv.Key), s.key(""))
+		if isValue && e.Type != clientv3.EventTypePut {
+			return false // we never delete: someone else did
+		}
+		if isValue {
+			s.view.apply(name, store.Entry{Value: e.Kv.Value, Revision: uint64(e.Kv.ModRevision)})
+		}
+	}
+	// Only now: a revision's events come in one response, and it may have more
+	// than one value.
+	s.view.apply("", store.Entry{Revision: uint64(last)})
+	return true
 }
 
 // probe asks for the last change again and again.

@@ -19,6 +19,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 	t.Run("revisions", func(t *testing.T) { revisions(t, open(t)) })
 	t.Run("copies", func(t *testing.T) { copies(t, open(t)) })
 	t.Run("list", func(t *testing.T) { list(t, open(t)) })
+	t.Run("long list", func(t *testing.T) { longList(t, open(t)) })
 	t.Run("many writers", func(t *testing.T) { manyWriters(t, open(t)) })
 	t.Run("many names", func(t *testing.T) { manyNames(t, open(t)) })
 	t.Run("bounds", func(t *testing.T) { bounds(t, open(t)) })
@@ -141,6 +142,42 @@ func list(t *testing.T, s store.Store) {
 	}
 	if seen != 2 {
 		t.Errorf("%d items", seen)
+	}
+}
+
+// longList changes and cleans up the store while a long list is being read: none that
+// was there is missing.
+func longList(t *testing.T, s store.Store) {
+	const total = 1200 // more than two pages of any
+	var wg sync.WaitGroup
+	for first := range 40 {
+		wg.Go(func() {
+			for i := first; i < total; i += 40 {
+				if _, err := s.Swap(t.Context(), fmt.Sprintf("node/%04d", i), 0, []byte("value")); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	seen := 0
+	for item, err := range s.List(t.Context(), "node/") {
+		if err != nil || item.Name != fmt.Sprintf("node/%04d", seen) {
+			t.Fatalf("%d: %s, %v", seen, item.Name, err)
+		}
+		if seen++; seen > 1 {
+			continue
+		}
+		_, err := s.Swap(t.Context(), item.Name, item.Revision, []byte("another"))
+		if sc, ok := s.(store.Scrubber); ok && err == nil {
+			err = sc.Scrub(t.Context())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if seen != total {
+		t.Errorf("%d of %d", seen, total)
 	}
 }
 
