@@ -37,6 +37,11 @@ func TestEveryFlagHasAScript(t *testing.T) {
 			for _, w := range rest {
 				flag, _, _ := strings.Cut(w, "=")
 				used[cmd.CommandPath()+" "+flag] = true
+				for up := cmd.Parent(); up != nil; up = up.Parent() { // a flag that the group has for all
+					if up.PersistentFlags().Lookup(strings.TrimPrefix(flag, "--")) != nil {
+						used[up.CommandPath()+" "+flag] = true
+					}
+				}
 			}
 		}
 	}

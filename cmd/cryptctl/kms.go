@@ -3,5 +3,6 @@ package main
 import "github.com/spf13/cobra"
 
 func kmsCommand() *cobra.Command {
-	return group("kms", "Run a key server for a fleet of nodes", kmsInitCommand(), kmsServeCommand())
+	return group("kms", "Run a key server for a fleet of nodes, and operate one", kmsInitCommand(), kmsServeCommand(),
+		kmsNodeCommand(), kmsKeyCommand(), kmsPolicyCommand(), kmsAuditCommand(), kmsBackupCommand(), kmsRestoreCommand())
 }

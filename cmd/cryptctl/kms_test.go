@@ -3,24 +3,20 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/testscript"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 
 	"github.com/cryptctl/cryptctl/keys"
 	"github.com/cryptctl/cryptctl/kms"
 	"github.com/cryptctl/cryptctl/kms/policy"
-	"github.com/cryptctl/cryptctl/kms/wire"
-	"github.com/cryptctl/cryptctl/pki"
 )
 
 // freePort is the script command that finds an address where nobody listens.
@@ -37,7 +33,7 @@ func freePort(ts *testscript.TestScript, neg bool, args []string) {
 // denial.
 func kmsNode(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, false, args, 3, 4, "[!] kmsnode seal|unseal URL FILE [CA]")
-	o := kms.Options{Endpoints: []string{args[1]}, NodeUUID: nodeUUID, Budget: 8 * time.Second}
+	o := kms.Options{Endpoints: []string{args[1]}, NodeUUID: nodeUUID, Budget: 30 * time.Second}
 	if len(args) == 4 {
 		o.Authorities = []byte(ts.ReadFile(args[3]))
 	}
@@ -67,51 +63,113 @@ func denied(ts *testscript.TestScript, want bool, err error) {
 	}
 }
 
-// kmsApprove is the script command by which an operator approves the node.
-func kmsApprove(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, args, 2, 2, "kmsapprove ADDRESS DIRECTORY")
-	dir := ts.MkAbs(args[1])
-	pair, err := pki.ReadPair(dir+"/admin.crt", dir+"/admin.key")
-	ts.Check(err)
-	cert, err := pair.TLS()
-	ts.Check(err)
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM([]byte(ts.ReadFile(args[1] + "/ca.crt")))
-	cc, err := grpc.NewClient("passthrough:///"+args[0], grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
-		RootCAs: pool, Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13,
-	})))
-	ts.Check(err)
-	defer cc.Close()
-	_, err = wire.NewAdminClient(cc).ApproveNode(context.Background(), &wire.ApproveNodeRequest{Uuid: nodeUUID})
-	ts.Check(err)
-}
-
 // TestKMSConfig: what kms init writes says the defaults, and mistakes are named.
 func TestKMSConfig(t *testing.T) {
 	t.Parallel()
 	c, err := parseKMSConfig(nil)
-	if err != nil || c.Nodes.Listen != ":4050" || c.Policy.Enrol != policy.AllowList || c.Drain != 20*time.Second || c.Store != "nodes.db" {
+	if err != nil || c.Nodes.Listen != ":4050" || c.Policy.Enrol != policy.AllowList || c.Drain != 20*time.Second || c.Store.File != "nodes.db" || *c.KEK.Keyset != "kek.json" || *c.KEK.KeyFile != "kek.key" {
 		t.Errorf("%+v, %v", c, err)
 	}
 	for text, want := range map[string]string{
-		"nodes: {certificates: sometimes}":               "nodes.certificates",
-		"nodes: {certificates_for: [me]}":                "nodes.certificates_for[0]",
-		"nodes: {lissten: here}":                         "lissten",
-		"policy: {networks: [192.0.2.1/24]}":             "host bits",
-		"policy: {enrol: everyone}":                      "enrol",
-		"policy: {burst: 3}":                             "burst",
-		"store: ''":                                      "store: is empty",
-		"drain: -1s":                                     "drain",
+		"nodes: {certificates: sometimes}":                   "nodes.certificates",
+		"nodes: {certificates_for: [me]}":                    "nodes.certificates_for[0]",
+		"nodes: {lissten: here}":                             "lissten",
+		"policy: {networks: [192.0.2.1/24]}":                 "host bits",
+		"policy: {enrol: everyone}":                          "enrol",
+		"policy: {burst: 3}":                                 "burst",
+		"store: ''":                                          "store: is empty",
+		"drain: -1s":                                         "drain",
+		"logging: {destinations: [{endpoint: 'udp://a:1'}]}": "logging.destinations[0].format",
+		"logging: {destinations: [{endpoint: 'a:1', format: json_lines}]}":                           "logging.destinations[0].endpoint: has a scheme",
+		"logging: {destinations: [{endpoint: 'udp://a:1', format: json_lines, extraTags: {'': x}}]}": "logging.destinations[0].extratags",
 		"drain: soon":                                    "line 1",
 		"store: a.db\n---\nstore: b.db\n":                "more than one document",
 		"nodes: {listen: a}\nnodes: {listen: b}":         "nodes",
 		"operators: {listen: [x], on_nodes_listener: 7}": "line 1",
+
+		"store: {}":               "store: is empty",
+		"store: [nodes.db]":       "line 1: store: want the name of a file",
+		"store: {file: nodes.db}": "file",
+		"store: {etcd: {}}":       "store.etcd.endpoints: there is none",
+		"store: {etcd: {endpoint: 'https://e:2379'}}":                     "endpoint",
+		"store: {etcd: {endpoints: ['etcd-1:2379']}}":                     "store.etcd.endpoints[0]: must look like https://",
+		"store: {etcd: {endpoints: ['https://e:2379']}}":                  "store.etcd: certificate and key are needed",
+		"store: {etcd: {endpoints: ['http://e:2379'], key: k}}":           "store.etcd: certificate, key and authorities are not used over http://",
+		"store: {etcd: {endpoints: ['http://e:2379', 'https://f:2379']}}": "store.etcd.endpoints: some are https and some http",
+		"store: {etcd: {endpoints: ['http://e:2379'], prefix: /kms}}":     "store.etcd.prefix: \"/kms\" must end with a slash",
+		"store: {etcd: {endpoints: ['http://e:2379'], timeout: -1s}}":     "store.etcd.timeout: -1s",
+		"kek: {keyset: ''}":                          "kek.keyset: is empty",
+		"kek: {key_file: ''}":                        "kek.key_file: is empty",
+		"kek: {passphrase_file: ''}":                 "kek.passphrase_file: is empty",
+		"kek: {passphrase: sesame}":                  "kek.passphrase: a passphrase does not belong here",
+		"kek: {passphrase: ask, passphrase_file: p}": "passphrase_file and passphrase both say",
+		"kek: {key_file: k, passphrase: ask}":        "key_file and passphrase both say",
+		"kek: {keyset: k, transit: {address: 'https://v', key: k, token_file: t}}":    "kek: transit and a keyset exclude each other",
+		"kek: {transit: {address: 'http://v', key: k, token_file: t}}":                "kek.transit.address: must look like https://",
+		"kek: {transit: {address: 'https://me:sesame@v', key: k, token_file: t}}":     "kek.transit.address: must look like https://",
+		"kek: {transit: {address: 'https://v', token_file: t}}":                       "kek.transit.key: is missing",
+		"kek: {transit: {address: 'https://v', key: k}}":                              "kek.transit.token_file: is missing",
+		"kek: {transit: {address: 'https://v', key: k, token: s.sesame}}":             "token",
+		"kek: {transit: {address: 'https://v', key: k, token_file: t, timeout: -1s}}": "kek.transit.timeout",
 	} {
-		if _, err := parseKMSConfig([]byte(text)); err == nil || !strings.Contains(strings.ToLower(err.Error()), want) {
+		_, err := parseKMSConfig([]byte(text))
+		if err == nil || !strings.Contains(strings.ToLower(err.Error()), want) {
 			t.Errorf("%q: %v", text, err)
+			continue
+		}
+		if strings.Contains(err.Error(), spell) {
+			t.Errorf("a secret is shown: %v", err)
+		}
+	}
+	for text, want := range map[string]kmsKEK{
+		"kek: {passphrase: ask}":                                        {Keyset: new("kek.json"), Passphrase: new("ask")},
+		"kek: {passphrase_file: p}":                                     {Keyset: new("kek.json"), PassphraseFile: new("p")},
+		"kek: {keyset: other.json}":                                     {Keyset: new("other.json"), KeyFile: new("kek.key")},
+		"kek: {transit: {address: 'https://v', key: k, token_file: t}}": {Transit: &kmsTransit{Address: "https://v", Key: "k", TokenFile: "t"}},
+	} {
+		c, err := parseKMSConfig([]byte(text))
+		if err != nil {
+			t.Errorf("%q: %v", text, err)
+			continue
+		}
+		if diff := cmp.Diff(want, c.KEK); diff != "" {
+			t.Errorf("%q: %s", text, diff)
 		}
 	}
 	if !bytes.Contains([]byte(kmsConfigText), []byte("# ")) || strings.Contains(kmsConfigText, "\t") {
 		t.Error("the configuration has no comments, or tabs")
+	}
+}
+
+// TestKMSConfigComments: what stands commented out in kms.yaml is right once the
+// comment signs are gone, and its paths are relative to the file.
+func TestKMSConfigComments(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ part, other string }{{"kek", "transit"}, {"store", "etcd"}} {
+		begin := "# " + test.part + ":\n"
+		_, rest, found := strings.Cut(kmsConfigText, begin)
+		var text strings.Builder
+		text.WriteString(test.part + ":\n")
+		for line := range strings.Lines(rest) {
+			inner, ok := strings.CutPrefix(line, "#   ")
+			if !ok {
+				break
+			}
+			text.WriteString("  " + inner)
+		}
+		path := filepath.Join(t.TempDir(), "kms.yaml")
+		if err := os.WriteFile(path, []byte(text.String()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c, err := readKMSConfig(path)
+		if err != nil || !found || !strings.Contains(text.String(), test.other+":") {
+			t.Errorf("%s: %v\n%s", test.part, err, text.String())
+			continue
+		}
+		for _, p := range append(c.KEK.paths(), c.Store.paths()...) {
+			if p != nil && filepath.Dir(*p) != filepath.Dir(path) {
+				t.Errorf("%s is elsewhere: %s", test.other, *p)
+			}
+		}
 	}
 }

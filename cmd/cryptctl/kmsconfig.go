@@ -8,12 +8,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"go.yaml.in/yaml/v4"
 
 	"github.com/cryptctl/cryptctl/kms/blob"
 	"github.com/cryptctl/cryptctl/kms/policy"
+	"github.com/cryptctl/cryptctl/logging"
 )
 
 // kmsConfigName is the configuration's name in the folder that kms init makes.
@@ -53,23 +55,60 @@ tls:
   # ca.key, is not used by the server: keep it somewhere else.
   authorities: ca.crt
 
-# What wraps the nodes' keys. Whoever has both files and a copy of the store can
-# open everything: keep the key file on another medium than backups.
+# What wraps the nodes' keys. Whoever has the keyset, what opens it, and a copy of
+# the store can open everything: keep what opens it on another medium than backups.
 kek:
   keyset: kek.json
-  key_file: kek.key
+  # What opens the keyset is one of:
+  #   key_file: FILE         at least 32 random bytes, such as a systemd credential
+  #   passphrase_file: FILE  a passphrase; every byte counts, a line end too
+  #   passphrase: ask        the same, asked for on the terminal at each start
+  %[2]s
+# Instead, a key of Vault or OpenBao, which never leaves it. The server starts
+# without it and answers nodes once it is there.
+# kek:
+#   transit:
+#     address: https://vault.example:8200
+#     key: nodes                 # its name
+#     token_file: vault.token    # read for each request, so an agent may renew it
+#     authorities: vault-ca.crt  # default: the system's
+#     mount: transit             # of the engine
+#     namespace: ""
+#     derived: false             # made with derived=true
+#     timeout: 5s                # of one request
 
+# Where the nodes are kept: one file, for one server.
 store: nodes.db
+# Instead, an etcd cluster, for any number of servers. Each has an audit log of its
+# own; what wraps the nodes' keys must be the same for all. The server starts
+# without it and answers nodes once it is there.
+# store:
+#   etcd:
+#     endpoints: ["https://etcd-1.example:2379", "https://etcd-2.example:2379"]
+#     certificate: etcd.crt      # that etcd knows this server by
+#     key: etcd.key
+#     authorities: etcd-ca.crt   # default: the system's
+#     prefix: /cryptctl/kms/
+#     timeout: 5s                # of one request
+
 audit: audit
 
 policy: # until an operator sets another one
   # allow-list: an operator approves each node. open: whoever seals first is in.
-  enrol: %s
+  enrol: %[1]s
   # Source networks that may ask, such as 192.0.2.0/24. None: all.
   networks: []
   # Unseals of a node in an hour, and at once after a quiet time. 0: no limit.
   per_hour: 0
   burst: 0
+
+logging:
+  # Where the log goes besides the terminal, as in a machine configuration. It is in
+  # plaintext; it holds no secret, and names nodes and addresses.
+  destinations: []
+  # - endpoint: "tcp://logs.example:5044"  # or udp://
+  #   format: json_lines
+  #   extraTags: {cluster: one}
 
 # The key file of a Sidero reference server whose nodes move here. Empty: none.
 import_reference_key: ""
@@ -97,33 +136,35 @@ type kmsConfig struct {
 		Key         string `yaml:"key"`
 		Authorities string `yaml:"authorities"`
 	} `yaml:"tls"`
-	KEK struct {
-		Keyset  string `yaml:"keyset"`
-		KeyFile string `yaml:"key_file"`
-	} `yaml:"kek"`
-	Store  string `yaml:"store"`
-	Audit  string `yaml:"audit"`
+	KEK    kmsKEK   `yaml:"kek"`
+	Store  kmsStore `yaml:"store"`
+	Audit  string   `yaml:"audit"`
 	Policy struct {
 		Enrol    policy.Enrolment `yaml:"enrol"`
 		Networks []netip.Prefix   `yaml:"networks"`
 		PerHour  int              `yaml:"per_hour"`
 		Burst    int              `yaml:"burst"`
 	} `yaml:"policy"`
+	Logging            kmsLogging    `yaml:"logging"`
 	ImportReferenceKey string        `yaml:"import_reference_key"`
 	Drain              time.Duration `yaml:"drain"`
 
 	certificatesFor []blob.Node
+	logs            []logging.Destination
 }
 
 // parseKMSConfig reads a configuration strictly, on top of what kms init writes.
 func parseKMSConfig(text []byte) (*kmsConfig, error) {
 	c := &kmsConfig{}
-	if err := decodeKMSConfig(fmt.Appendf(nil, kmsConfigText, policy.AllowList), c); err != nil {
+	if err := decodeKMSConfig(fmt.Appendf(nil, kmsConfigText, policy.AllowList, kmsKeyFile), c); err != nil {
 		return nil, err
 	}
+	usual := c.KEK
+	c.KEK = kmsKEK{} // the parts of one kind are not those of another
 	if err := decodeKMSConfig(text, c); err != nil {
 		return nil, err
 	}
+	c.KEK.fill(usual)
 	return c, c.check()
 }
 
@@ -150,13 +191,26 @@ func (c *kmsConfig) check() error {
 		}
 		c.certificatesFor = append(c.certificatesFor, node)
 	}
-	for name, value := range map[string]string{
-		"nodes.listen": c.Nodes.Listen, "tls.certificate": c.TLS.Certificate, "tls.key": c.TLS.Key, "tls.authorities": c.TLS.Authorities,
-		"kek.keyset": c.KEK.Keyset, "kek.key_file": c.KEK.KeyFile, "store": c.Store, "audit": c.Audit,
+	for _, is := range []struct{ field, value string }{
+		{"nodes.listen", c.Nodes.Listen},
+		{"tls.certificate", c.TLS.Certificate},
+		{"tls.key", c.TLS.Key},
+		{"tls.authorities", c.TLS.Authorities},
+		{"audit", c.Audit},
 	} {
-		if value == "" {
-			return fmt.Errorf("%s: is empty; leave it out to get the default", name)
+		if is.value == "" {
+			return emptyField(is.field)
 		}
+	}
+	if err := c.KEK.check(); err != nil {
+		return err
+	}
+	if err := c.Store.check(); err != nil {
+		return err
+	}
+	var err error
+	if c.logs, err = c.Logging.destinations(); err != nil {
+		return err
 	}
 	if c.Drain < 0 {
 		return fmt.Errorf("drain: %s; a duration such as 20s", c.Drain)
@@ -165,6 +219,10 @@ func (c *kmsConfig) check() error {
 		return fmt.Errorf("policy: %w", err)
 	}
 	return nil
+}
+
+func emptyField(name string) error {
+	return fmt.Errorf("%s: is empty; leave it out to get the default", name)
 }
 
 func (c *kmsConfig) rules() policy.Rules {
@@ -187,10 +245,9 @@ func readKMSConfig(path string) (*kmsConfig, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	for _, p := range []*string{
-		&c.TLS.Certificate, &c.TLS.Key, &c.TLS.Authorities, &c.KEK.Keyset, &c.KEK.KeyFile, &c.Store, &c.Audit, &c.ImportReferenceKey,
-	} {
-		if *p != "" && !filepath.IsAbs(*p) {
+	paths := []*string{&c.TLS.Certificate, &c.TLS.Key, &c.TLS.Authorities, &c.Audit, &c.ImportReferenceKey}
+	for _, p := range slices.Concat(paths, c.KEK.paths(), c.Store.paths()) {
+		if p != nil && *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(filepath.Dir(path), *p)
 		}
 	}

@@ -8,7 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"syscall"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,7 +28,7 @@ const kmsCertificateTTL = 365 * 24 * time.Hour
 
 func kmsInitCommand() *cobra.Command {
 	var hosts []string
-	var enrol string
+	var enrol, passphrase string
 	cmd := &cobra.Command{
 		Use:   "init [DIRECTORY]",
 		Short: "Make all that a key server needs, in a new directory",
@@ -40,8 +40,12 @@ func kmsInitCommand() *cobra.Command {
   admin.crt, admin.key    a certificate for an operator who may do everything
   kek.json, kek.key       what wraps the nodes' keys, and the key file that opens it
 
-The directory comes into being as a whole. One that is there and not empty is
-left alone.`,
+With --passphrase-file the keyset kek.json is opened by a passphrase, and there is
+no kek.key. A key in Vault or OpenBao, and nodes in etcd, are set in kms.yaml, whose
+comments say how. Every byte of a passphrase file counts, a line end too.
+
+A directory that is there and not empty is left alone. The configuration comes
+last: one without kms.yaml is not complete.`,
 		Args: func(cmd *cobra.Command, given []string) error {
 			if len(given) > 1 {
 				return args("")(cmd, given)
@@ -51,6 +55,7 @@ left alone.`,
 	}
 	cmd.Flags().StringSliceVar(&hosts, "host", nil, "`NAMES` and addresses that nodes call the server by, besides localhost; default the host's name")
 	cmd.Flags().StringVar(&enrol, "enrol", string(policy.AllowList), "what becomes of nodes that are not known: `allow-list` has an operator approve each, open lets in whoever seals first")
+	cmd.Flags().StringVar(&passphrase, "passphrase-file", "", "`FILE` with the passphrase that opens the keyset, in the place of kek.key; - asks for one on the terminal, then and at each start")
 	cmd.RunE = func(cmd *cobra.Command, given []string) error {
 		dir := kmsDir
 		if len(given) > 0 {
@@ -63,7 +68,12 @@ left alone.`,
 		if err != nil {
 			return err
 		}
-		if err := kmsInit(cmd.Context(), dir, server, enrol); err != nil {
+		opens, err := newKeysetSecret(cmd.Context(), passphrase)
+		if err != nil {
+			return err
+		}
+		defer opens.wipe()
+		if err := kmsInit(withProgress(cmd.Context()), dir, newKMS{server, enrol, opens}); err != nil {
 			return err
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), `%s is ready. Next:
@@ -73,6 +83,40 @@ left alone.`,
 		return nil
 	}
 	return cmd
+}
+
+// newKMS is what a new directory depends on.
+type newKMS struct {
+	server pki.Request
+	enrol  string
+	opens  newSecret
+}
+
+// newSecret is what opens a new keyset, and how kms.yaml says so.
+type newSecret struct {
+	keysetSecret
+	setting string
+}
+
+// newKeysetSecret makes a key file's content, or gets a passphrase.
+func newKeysetSecret(ctx context.Context, passphrase string) (s newSecret, err error) {
+	switch {
+	case passphrase == "":
+		s.KeyFile, s.setting = secret.Random(32), kmsKeyFile
+	case isAsked(passphrase):
+		s.Passphrase, err = askNew(ctx, "there is no terminal to ask for a passphrase on")
+		s.setting = "passphrase: ask"
+	case passphrase == "-":
+		return s, usageError("--passphrase-file -: there is no terminal to ask on; give a file, which is read at each start")
+	default:
+		var path string
+		if path, err = filepath.Abs(passphrase); err != nil {
+			return s, err
+		}
+		s.Passphrase, err = readKey(path)
+		s.setting = fmt.Sprintf("passphrase_file: %q", path)
+	}
+	return s, err
 }
 
 // serverNames is the request for a certificate of a server with these names.
@@ -86,43 +130,92 @@ func serverNames(hosts []string) (pki.Request, error) {
 		}
 		hosts = []string{own}
 	}
+	err := addHosts(&r, hosts)
+	return r, err
+}
+
+// addHosts adds what --host gave to a request.
+func addHosts(r *pki.Request, hosts []string) error {
 	name := regexp.MustCompile(`^(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
 	for _, h := range hosts {
 		if ip, err := netip.ParseAddr(h); err == nil {
 			r.IPs = append(r.IPs, ip)
 		} else if !name.MatchString(h) {
-			return r, usageError("--host: %q is neither a name nor an address", h)
-		} else if h != "localhost" {
+			return usageError("--host: %q is neither a name nor an address", h)
+		} else if !slices.Contains(r.DNS, h) {
 			r.DNS = append(r.DNS, h)
 		}
 	}
-	return r, nil
+	return nil
 }
 
-// kmsInit makes the directory under another name, and gives it its own when all is
-// there. A rename replaces an empty directory, and no other; that of package os
-// does neither.
-func kmsInit(ctx context.Context, dir string, server pki.Request, enrol string) error {
-	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
-		return notEmpty(dir)
-	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
+// kmsInit fills a directory that is new or empty: a folder in it first, whose files
+// are then moved up, the configuration last. That also works for a mount point,
+// and keeps owner and mode of what was there.
+func kmsInit(ctx context.Context, dir string, n newKMS) (err error) {
+	if err := os.Mkdir(dir, 0o700); err == nil {
+		defer func() {
+			if err != nil {
+				os.Remove(dir) // if it is empty again
+			}
+		}()
+	} else if !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	parent := filepath.Dir(filepath.Clean(dir))
-	tmp, err := os.MkdirTemp(parent, ".kms-init-*")
+	if err := mustBeEmpty(dir, ""); err != nil {
+		return err
+	}
+	tmp, err := os.MkdirTemp(dir, ".kms-init-*")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(tmp) // there is nothing after the rename
-	if err := fillKMS(ctx, tmp, server, enrol); err != nil {
+	defer os.RemoveAll(tmp)
+	if err := mustBeEmpty(dir, filepath.Base(tmp)); err != nil {
+		return err // someone else does the same at this moment
+	}
+	if err := fillKMS(ctx, tmp, n); err != nil {
 		return err
 	}
-	if err := syscall.Rename(tmp, dir); errors.Is(err, os.ErrExist) {
-		return notEmpty(dir)
-	} else if err != nil {
+	if err := moveUp(tmp, dir, kmsConfigName); err != nil {
 		return err
 	}
-	return syncDir(parent)
+	return errors.Join(syncDir(dir), syncDir(filepath.Dir(filepath.Clean(dir))))
+}
+
+// mustBeEmpty refuses a directory that has anything but one file, and but what a file
+// system has of its own.
+func mustBeEmpty(dir, but string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if name := e.Name(); name != but && name != "lost+found" {
+			return notEmpty(dir)
+		}
+	}
+	return nil
+}
+
+// moveUp moves the files of a folder to another directory, one of them last.
+func moveUp(from, to, last string) error {
+	entries, err := os.ReadDir(from)
+	if err != nil {
+		return err
+	}
+	move := func(name string) error { return os.Rename(filepath.Join(from, name), filepath.Join(to, name)) }
+	for _, e := range entries {
+		if e.Name() == last {
+			continue
+		}
+		if err := move(e.Name()); err != nil {
+			return err
+		}
+	}
+	if err := syncDir(to); err != nil {
+		return err
+	}
+	return move(last)
 }
 
 func notEmpty(dir string) error {
@@ -130,7 +223,7 @@ func notEmpty(dir string) error {
 }
 
 // fillKMS writes all files.
-func fillKMS(ctx context.Context, dir string, server pki.Request, enrol string) error {
+func fillKMS(ctx context.Context, dir string, n newKMS) error {
 	in := func(name string) string { return filepath.Join(dir, name) }
 	authority, ca, err := pki.NewAuthority("cryptctl kms", 0)
 	if err != nil {
@@ -141,7 +234,7 @@ func fillKMS(ctx context.Context, dir string, server pki.Request, enrol string) 
 		return err
 	}
 	admin := pki.Request{Name: "admin", Client: true, TTL: kmsCertificateTTL, Roles: []role.Role{role.Admin}}
-	for name, request := range map[string]pki.Request{"server": server, "admin": admin} {
+	for name, request := range map[string]pki.Request{"server": n.server, "admin": admin} {
 		pair, err := authority.Issue(request)
 		if err == nil {
 			err = pair.Write(in(name+".crt"), in(name+".key"))
@@ -151,16 +244,18 @@ func fillKMS(ctx context.Context, dir string, server pki.Request, enrol string) 
 			return err
 		}
 	}
-	key := secret.Random(32)
-	defer key.Wipe()
-	keyset, err := kek.Create(ctx, in("kek.json"), kek.Secret{KeyFile: key})
+	keyset, err := kek.Create(ctx, in("kek.json"), n.opens.Secret)
 	if err != nil {
 		return err
 	}
 	keyset.Close()
+	if key := n.opens.KeyFile; key != nil {
+		if err := writeSynced(in("kek.key"), key.Bytes()); err != nil {
+			return err
+		}
+	}
 	return errors.Join(
-		writeSynced(in("kek.key"), key.Bytes()),
-		writeSynced(in(kmsConfigName), fmt.Appendf(nil, kmsConfigText, enrol)),
+		writeSynced(in(kmsConfigName), fmt.Appendf(nil, kmsConfigText, n.enrol, n.opens.setting)),
 		syncDir(dir))
 }
 

@@ -15,12 +15,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/cryptctl/cryptctl/kms"
 	"github.com/cryptctl/cryptctl/kms/audit"
 	"github.com/cryptctl/cryptctl/kms/blob"
 	"github.com/cryptctl/cryptctl/kms/keeper"
-	"github.com/cryptctl/cryptctl/kms/kek"
 	"github.com/cryptctl/cryptctl/kms/server"
+	"github.com/cryptctl/cryptctl/kms/store"
 	"github.com/cryptctl/cryptctl/kms/store/bolt"
 	"github.com/cryptctl/cryptctl/pki"
 )
@@ -34,7 +33,10 @@ func kmsServeCommand() *cobra.Command {
 		Long: `Runs the key server of a directory that "cryptctl kms init" made (default ` + kmsDir + `), or of
 the configuration that --config names. Nodes speak Talos' protocol with it, over
 TLS 1.3. A first signal has calls under way answered and then ends it, a second one
-ends it at once; neither loses anything that was acknowledged.`,
+ends it at once; neither loses anything that was acknowledged.
+
+An etcd or a Vault that is not there does not keep it from starting: nodes are told
+to try later, and /readyz and the log say what is missing, until it is there.`,
 		Args: func(cmd *cobra.Command, given []string) error {
 			if len(given) > 1 {
 				return args("")(cmd, given)
@@ -44,7 +46,7 @@ ends it at once; neither loses anything that was acknowledged.`,
 	}
 	cmd.Flags().StringVar(&path, "config", "", "configuration `FILE`; default "+kmsConfigName+" in the directory")
 	cmd.Flags().BoolVar(&plaintext, "plaintext-exposes-keys", false, "serve nodes without TLS: whoever is on the way reads their disk keys")
-	cmd.Flags().BoolVar(&hiding, "oracle-hiding", false, "answer unseals that are refused with random bytes, as the reference server does: a node cannot tell a freeze from a changed key, and may give up its slot")
+	cmd.Flags().BoolVar(&hiding, "oracle-hiding", false, "answer unseals that are refused with random bytes, as the reference server does: a node cannot tell a freeze from a changed key, and may give up its slot; limits are still told, and show that a node is known")
 	cmd.RunE = func(cmd *cobra.Command, given []string) error {
 		if path != "" && len(given) > 0 {
 			return usageError("a directory and --config exclude each other; see %s --help", cmd.CommandPath())
@@ -52,13 +54,13 @@ ends it at once; neither loses anything that was acknowledged.`,
 		if path == "" {
 			path = filepath.Join(append(given, kmsDir)[0], kmsConfigName)
 		}
-		kms.QuietGRPC()
 		config, err := readKMSConfig(path)
 		if err != nil {
 			return err
 		}
-		k := &kmsServer{config: config, log: slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))}
+		k := &kmsServer{config: config}
 		defer k.close()
+		k.startLog(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 		if err := k.open(cmd.Context()); err != nil {
 			return err
 		}
@@ -78,10 +80,12 @@ type kmsServer struct {
 	log    *slog.Logger
 	closes []func()
 
-	audit  *audit.Log
-	store  *bolt.DB
-	kek    *kek.Keyset
-	keeper *keeper.Keeper
+	audit   *audit.Log
+	store   store.Store
+	backup  interface{ Backup(io.Writer) error } // nil for a store with backups of its own
+	kek     wrapper
+	kekName string
+	keeper  *keeper.Keeper
 }
 
 func (k *kmsServer) close() {
@@ -104,19 +108,14 @@ func (k *kmsServer) open(ctx context.Context) (err error) {
 		return fmt.Errorf("audit log: %w", err)
 	}
 	k.closer(k.audit)
-	if k.store, err = bolt.Open(k.config.Store); err != nil {
+	if err := k.openStore(); err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
-	k.closer(k.store)
-	key, err := readKey(k.config.KEK.KeyFile)
-	if err != nil {
+	var free func()
+	if k.kek, k.kekName, free, err = k.config.KEK.open(ctx); err != nil {
 		return fmt.Errorf("key-encryption key: %w", err)
 	}
-	defer key.Wipe()
-	if k.kek, err = kek.Open(ctx, k.config.KEK.Keyset, kek.Secret{KeyFile: key}); err != nil {
-		return fmt.Errorf("key-encryption key: %w", err)
-	}
-	k.closes = append(k.closes, k.kek.Close)
+	k.closes = append(k.closes, free)
 	reference, err := k.reference()
 	if err != nil {
 		return err
@@ -127,6 +126,26 @@ func (k *kmsServer) open(ctx context.Context) (err error) {
 		return err
 	}
 	k.closes = append(k.closes, k.keeper.Close)
+	return nil
+}
+
+// openStore opens the file, or begins to connect with etcd.
+func (k *kmsServer) openStore() error {
+	if e := k.config.Store.Etcd; e != nil {
+		s, err := e.open(k.log)
+		if err != nil {
+			return err
+		}
+		k.store = s
+		k.closer(s)
+		return nil
+	}
+	s, err := bolt.Open(k.config.Store.File)
+	if err != nil {
+		return err
+	}
+	k.store, k.backup = s, s
+	k.closer(s)
 	return nil
 }
 
@@ -152,13 +171,7 @@ func (k *kmsServer) reference() (*blob.Reference, error) {
 func (k *kmsServer) tls(auth tls.ClientAuthType) (*tls.Config, error) {
 	r, err := pki.NewReloader(pki.Files{
 		Cert: k.config.TLS.Certificate, Key: k.config.TLS.Key, Authorities: k.config.TLS.Authorities, ClientAuth: auth,
-		Reloaded: func(err error) {
-			if err != nil {
-				k.log.Error("the former certificates stay in use", "error", err)
-				return
-			}
-			k.log.Info("certificates were read again")
-		},
+		Reloaded: reloaded(k.log, "server"),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
@@ -166,12 +179,23 @@ func (k *kmsServer) tls(auth tls.ClientAuthType) (*tls.Config, error) {
 	return r.Server(), nil
 }
 
+// reloaded puts in the log what became of changed certificates.
+func reloaded(log *slog.Logger, of string) func(error) {
+	return func(err error) {
+		if err != nil {
+			log.Error("the former certificates stay in use", "of", of, "error", err)
+			return
+		}
+		log.Info("certificates were read again", "of", of)
+	}
+}
+
 func (k *kmsServer) options() (server.Options, error) {
 	o := server.Options{
 		Keeper: k.keeper, Audit: k.audit, Log: k.log,
 		AdminOnNodes: k.config.Operators.OnNodesListener,
 		Clients:      server.Clients{Required: k.config.Nodes.Certificates == "required", Nodes: k.config.certificatesFor},
-		Parts:        server.Parts{AuditDir: k.config.Audit, Store: k.store, KEK: k.kek, KEKName: "file"},
+		Parts:        server.Parts{AuditDir: k.config.Audit, Store: k.backup, KEK: k.kek, KEKName: k.kekName},
 	}
 	var err error
 	if o.TLS, err = k.tls(tls.VerifyClientCertIfGiven); err == nil && k.config.Operators.Listen != "" {

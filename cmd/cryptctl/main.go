@@ -21,7 +21,7 @@ const (
 	exitOK       = 0
 	exitFailure  = 1
 	exitUsage    = 2
-	exitPending  = 3 // plan --exit-code: changes are pending
+	exitPending  = 3 // plan --exit-code: changes are pending; config diff --exit-code: they differ
 	exitDamaged  = 3 // check, meta list: damaged but readable
 	exitRefused  = 4 // check, meta list: not a header, or META, that we use
 	exitNoKey    = 5 // open, key test: no key opens
@@ -33,7 +33,7 @@ const exitCodes = `Exit codes:
   1  failed
   2  wrong usage
   3  check and meta list: damaged but readable; plan --exit-code: changes are pending;
-     boot --once: no configuration yet
+     config diff --exit-code: they differ; boot --once: no configuration yet
   4  check: refused; meta list: unreadable
   5  open and key test: no key opens
   6  format: the device is not empty`
@@ -114,7 +114,7 @@ old keys or the new ones.
 		inspectCommand(), checkCommand(), planCommand(), formatCommand(), syncCommand(), openCommand(), closeCommand(),
 		keyCommand(), tokenCommand(), headerCommand(), eraseCommand(), metaCommand(),
 		bootCommand(), statusCommand(), applyCommand(), resetCommand(),
-		tpmCommand(), kmsCommand(),
+		tpmCommand(), kmsCommand(), pkiCommand(),
 		configCommand(), diskCommand(), versionCommand(),
 	)
 	return cmd

@@ -73,7 +73,7 @@ it says.`,
 	}
 	client := daemon(cmd)
 	cmd.Flags().StringVarP(&file, "file", "f", "", "machine configuration `FILE`; - is stdin")
-	cmd.Flags().StringVarP(&mode, "mode", "m", string(node.Auto), "`MODE`: auto, no-reboot, staged or try")
+	modeFlag(cmd, &mode)
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if file == "" {
@@ -85,18 +85,28 @@ it says.`,
 		}
 		defer text.Wipe()
 		a, err := client.Apply(cmd.Context(), text.Bytes(), node.Mode(mode))
-		if a.Mode == "" {
-			return err
-		}
-		if *asJSON {
-			return errors.Join(err, printJSON(cmd.OutOrStdout(), a))
-		}
-		for _, c := range a.Changes {
-			fmt.Fprintf(cmd.OutOrStdout(), "%s: %s (%s)\n", c.Volume, c.What, c.When)
-		}
-		return errors.Join(err, a.Status.WriteTable(cmd.OutOrStdout()))
+		return writeApplied(cmd, a, err, *asJSON)
 	}
 	return cmd
+}
+
+func modeFlag(cmd *cobra.Command, mode *string) {
+	cmd.Flags().StringVarP(mode, "mode", "m", string(node.Auto), "`MODE`: auto, no-reboot, staged or try")
+}
+
+// writeApplied says what became of a configuration, beside an error too, which it
+// returns.
+func writeApplied(cmd *cobra.Command, a node.Applied, err error, asJSON bool) error {
+	if a.Mode == "" {
+		return err
+	}
+	if asJSON {
+		return errors.Join(err, printJSON(cmd.OutOrStdout(), a))
+	}
+	for _, c := range a.Changes {
+		fmt.Fprintf(cmd.OutOrStdout(), "%s: %s (%s)\n", c.Volume, c.What, c.When)
+	}
+	return errors.Join(err, a.Status.WriteTable(cmd.OutOrStdout()))
 }
 
 func resetCommand() *cobra.Command {
@@ -158,7 +168,8 @@ Then it stays and answers the commands status, apply and reset. Only empty
 partitions are formatted.
 
 With --once it does not stay: exit code 0 when the node runs, 3 when it has no
-configuration (maintenance), 1 when STATE does not open.`,
+configuration (maintenance), 1 when STATE does not open. Key servers then have
+--kms-timeout to answer, also where other keys open the volumes.`,
 		Args: args(),
 	}
 	f := cmd.Flags()
@@ -222,6 +233,7 @@ func (b *bootFlags) options(cmd *cobra.Command) (opts node.Options, free func(),
 
 func (b *bootFlags) bootOnce(cmd *cobra.Command, n *node.Node, asJSON bool) error {
 	err := n.Boot(cmd.Context())
+	n.Finish(cmd.Context()) // who could do it later?
 	s := n.Status()
 	if s.Phase != node.Running { // whoever called has control from here on
 		err = errors.Join(err, n.Latch(cmd.Context()))

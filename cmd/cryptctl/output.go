@@ -21,8 +21,8 @@ import (
 //   - Errors go to stderr, once, as "cryptctl: what, where, what to do".
 //   - Progress goes to stderr, and only to a terminal.
 //   - Text from a disk is printed with %q: it may hold escape sequences.
-//   - Secrets are never printed, but by meta get --show-secrets and tpm unseal
-//     --reveal.
+//   - Secrets are never printed, but by --show-secrets of meta get and config show,
+//     patch and diff, and by tpm unseal --reveal.
 
 // jsonFlag adds --json.
 func jsonFlag(cmd *cobra.Command) *bool {
@@ -39,17 +39,22 @@ func printJSON(w io.Writer, v any) error {
 	if err := e.Encode(v); err != nil {
 		return err
 	}
+	_, err := io.WriteString(w, harmless(b.String()))
+	return err
+}
+
+// harmless escapes the control characters that package json leaves in its strings.
+func harmless(text string) string {
 	var safe strings.Builder
-	safe.Grow(b.Len())
-	for _, c := range b.String() {
+	safe.Grow(len(text))
+	for _, c := range text {
 		if c >= 0x7f && c <= 0x9f {
 			fmt.Fprintf(&safe, `\u%04x`, c)
 			continue
 		}
 		safe.WriteRune(c)
 	}
-	_, err := io.WriteString(w, safe.String())
-	return err
+	return safe.String()
 }
 
 // withProgress shows key derivations, which take seconds, on a terminal.

@@ -86,7 +86,6 @@ func condition(cond string) (bool, error) {
 //	bootuki FILE PHASES          have the TPM measure an image, and phases
 //	port VAR                     $VAR is an address where nobody listens
 //	kmsnode VERB URL FILE [CA]   seal a key into a file, or unseal it, as a node does; "!": it is denied
-//	kmsapprove ADDRESS DIR       an operator approves the node
 func commands(t *testing.T) map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
 		"runs": runs, "json": jsonHas, "key": keyFile, "image": image, "random": random, "poke": poke,
@@ -94,7 +93,7 @@ func commands(t *testing.T) map[string]func(*testscript.TestScript, bool, []stri
 		"fakenode": fakeNode(t),
 		"swtpm":    startTPM(t), "extend": extendTPM(t), "measure": measureTPM(t), "restart": restartTPM, "cleartpm": clearTPM(t),
 		"rsakey": rsaKey, "uki": makeUKI, "bootuki": bootUKI(t),
-		"port": freePort, "kmsnode": kmsNode, "kmsapprove": kmsApprove,
+		"port": freePort, "kmsnode": kmsNode,
 	}
 }
 
