@@ -7,10 +7,10 @@ FUZZTIME ?= 60s
 # The go.mod says which Go is needed; another one is not downloaded behind your back.
 export GOTOOLCHAIN = local
 
-.PHONY: help build check lint race test interop test-vm fuzz bench demo deps deps-vm clean
+.PHONY: help build check lint race test interop interop-vault test-vm fuzz bench demo deps deps-vm clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build the static ./cryptctl
 	CGO_ENABLED=0 GOEXPERIMENT=runtimesecret $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o cryptctl ./cmd/cryptctl
@@ -38,6 +38,10 @@ interop: # cryptsetup and the libraries of others as judges
 	cd test/interop && $(GO) test -v ./... >interop.log 2>&1 || { cat interop.log; exit 1; }
 	@grep -E '^(ok|---|    ---) |SUMMARY' test/interop/interop.log | grep -v '    --- PASS' || true
 
+interop-vault: ## a real Vault as judge: compiles it, 3 to 5 minutes and 800 MB the first time
+	cd test/interop/vault && $(GO) vet . && $(GO) test -v . >vault.log 2>&1 || { cat vault.log; exit 1; }
+	@grep -E '^(ok|---) ' test/interop/vault/vault.log
+
 test-vm: deps-vm ## the scenarios in virtual machines, on a real kernel
 	$(GO) test -tags vm -count=1 -timeout 30m -v ./test/vm/... >test/vm/vm.log 2>&1 || { cat test/vm/vm.log; exit 1; }
 	@grep -E '^(ok|---) |SUMMARY' test/vm/vm.log
@@ -64,4 +68,4 @@ deps-vm: # what the virtual machines need of Debian
 	@test/packages.sh test/vm/packages.txt
 
 clean: ## remove what the build made
-	rm -f cryptctl test/interop/interop.log test/vm/vm.log
+	rm -f cryptctl test/interop/interop.log test/interop/vault/vault.log test/vm/vm.log

@@ -12,6 +12,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -54,15 +55,23 @@ type reference struct {
 // there is a pair of files.
 func startReference(t testing.TB, programs, ca, certPath, keyPath string) reference {
 	t.Helper()
+	kek := keyFile(t, string(secret.Random(32).Bytes()))
+	r, _ := runReference(t, programs, kek, ca, certPath, keyPath)
+	return r
+}
+
+// runReference runs the reference server under the key of a file, until the
+// returned function is called or the test ends.
+func runReference(t testing.TB, programs, kek, ca, certPath, keyPath string) (r reference, stop func()) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	address := l.Addr().String()
 	l.Close()
-	kek := keyFile(t, string(secret.Random(32).Bytes()))
 	args := []string{"--kms-api-endpoint", address, "--key-path", kek}
-	r := reference{"grpc://" + address, ca, programs}
+	r = reference{"grpc://" + address, ca, programs}
 	if certPath != "" {
 		args = append(args, "--tls-enable", "--tls-cert-path", certPath, "--tls-key-path", keyPath)
 		r.endpoint = "https://" + address
@@ -73,16 +82,16 @@ func startReference(t testing.TB, programs, ca, certPath, keyPath string) refere
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	stop = sync.OnceFunc(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	t.Cleanup(stop)
 	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		c, err := net.Dial("tcp", address)
 		if err == nil {
 			c.Close()
-			return r
+			return r, stop
 		}
 		if time.Now().After(end) {
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait()
+			stop()
 			t.Fatalf("the reference server does not listen: %v\n%s", err, log.String())
 		}
 	}
@@ -128,20 +137,33 @@ func (r reference) ours(t testing.TB) *kms.Provider {
 // another one.
 func talosAsks(t testing.TB, verb string, r reference, data []byte) []byte {
 	t.Helper()
+	return talosAs(t, kmsNode, verb, r, data)
+}
+
+// talosAs is the same for another node.
+func talosAs(t testing.TB, node, verb string, r reference, data []byte) []byte {
+	t.Helper()
+	answer, problem, err := talosTries(t, node, verb, r, data)
+	if err != nil {
+		t.Fatalf("refclient %s: %v\n%s", verb, err, problem)
+	}
+	return answer
+}
+
+// talosTries returns what a Talos node is answered, or what it says of the error.
+func talosTries(t testing.TB, node, verb string, r reference, data []byte) (answer []byte, problem string, err error) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	args := []string{verb, r.endpoint, kmsNode}
+	args := []string{verb, r.endpoint, node}
 	if r.ca != "" {
 		args = append(args, r.ca)
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(r.programs, path.Base(referenceClient)), args...)
-	var problem strings.Builder
-	cmd.Stdin, cmd.Stderr = bytes.NewReader(data), &problem
-	answer, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("refclient %s: %v\n%s", verb, err, problem.String())
-	}
-	return answer
+	var said strings.Builder
+	cmd.Stdin, cmd.Stderr = bytes.NewReader(data), &said
+	answer, err = cmd.Output()
+	return answer, said.String(), err
 }
 
 func references(t *testing.T, each func(*testing.T, reference)) {

@@ -150,6 +150,38 @@ func TestScrub(t *testing.T) {
 	}
 }
 
+// TestScrubEverywhere: the history is gone from all members, also those that the
+// server has not been told of; and those who want it at once get it.
+func TestScrubEverywhere(t *testing.T) {
+	c := startCluster(t, 3)
+	s := c.open(0, etcd.Options{Timeout: 2 * time.Second})
+	rev, err := s.Swap(t.Context(), "node/a", 0, []byte("a wrapped key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Swap(t.Context(), "node/a", rev, []byte("forgotten")); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	for range 10 {
+		go func() { done <- s.Scrub(t.Context()) }()
+	}
+	for range 10 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	for i, m := range c.configs {
+		if files := filesWith(t, m.Dir+"/member/snap", "a wrapped key"); len(files) > 0 {
+			t.Errorf("member %d: still in %v", i, files)
+		}
+	}
+	c.stop(2)
+	if err := s.Scrub(t.Context()); err == nil {
+		t.Error("one is down, and nobody is told that it was not cleaned")
+	}
+}
+
 // TestDeletedByHand: we never delete, someone with etcdctl may.
 func TestDeletedByHand(t *testing.T) {
 	c := startCluster(t, 1)

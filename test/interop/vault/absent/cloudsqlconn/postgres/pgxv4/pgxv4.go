@@ -1,0 +1,13 @@
+// Package pgxv4 stands for a database driver that the tests do not use.
+package pgxv4
+
+import (
+	"errors"
+
+	"cloud.google.com/go/cloudsqlconn"
+)
+
+// RegisterDriver fails.
+func RegisterDriver(string, ...cloudsqlconn.Option) (func() error, error) {
+	return nil, errors.New("cloudsqlconn is absent")
+}
