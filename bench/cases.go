@@ -21,6 +21,7 @@ func cases() []benchCase {
 		{"format", "format with 4 keys", (*bench).format},
 		{"memory", "peak resident memory", (*bench).memory},
 		{"tpm", "unseal, and unlock a volume with a sealed key", (*bench).sealed},
+		{"kms", "a key server under load, beside an empty handler", (*bench).keyServer},
 	}
 }
 

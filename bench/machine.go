@@ -101,10 +101,11 @@ type load struct {
 
 func startLoad() load { return load{time.Now(), allBusy(), ownBusy()} }
 
-// elsewhere returns the share of all processors that others used since the start.
-func (l load) elsewhere() float64 {
+// elsewhere returns the share of all processors that others used since the start;
+// more is what was used by those that are measured and still run.
+func (l load) elsewhere(more time.Duration) float64 {
 	room := time.Since(l.begin) * time.Duration(runtime.NumCPU())
-	others := (allBusy() - l.all) - (ownBusy() - l.ours)
+	others := (allBusy() - l.all) - (ownBusy() - l.ours) - more
 	return max(0, float64(others)/float64(room))
 }
 

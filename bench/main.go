@@ -36,6 +36,7 @@ type options struct {
 	dir        string
 	json       bool
 	derive     string
+	empty      string
 }
 
 func main() {
@@ -47,6 +48,7 @@ func main() {
 	flag.StringVar(&o.dir, "dir", "", "`directory` for images (default: a temporary one)")
 	flag.BoolVar(&o.json, "json", false, "print JSON, with every sample")
 	flag.StringVar(&o.derive, "derive", "", "only run one argon2id derivation of `PASSES,KIB,LANES` and print the nanoseconds it took")
+	flag.StringVar(&o.empty, "empty", "", "only serve an empty handler with the certificates of a key server's `DIRECTORY`, until a signal")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -61,6 +63,9 @@ func main() {
 func run(ctx context.Context, o options) error {
 	if o.derive != "" {
 		return derive(ctx, o.derive)
+	}
+	if o.empty != "" {
+		return serveEmpty(ctx, o.empty)
 	}
 	chosen, err := choose(o.only)
 	if err != nil {

@@ -16,6 +16,9 @@ const (
 	mebi    = "MiB"
 	// commands are those that a TPM was sent.
 	commands = "commands"
+	// perSecond are calls; nodes are those that were refused.
+	perSecond = "/s"
+	nodes     = "nodes"
 )
 
 // row is one comparison: a value of each side for each round.
@@ -26,8 +29,9 @@ type row struct {
 	Peer      []float64 `json:"peer"`
 	OursCPU   []float64 `json:"ours_cpu_s,omitempty"`
 	PeerCPU   []float64 `json:"peer_cpu_s,omitempty"`
-	Target    float64   `json:"target,omitempty"` // of ours over the peer's; 0: none
-	Elsewhere float64   `json:"elsewhere"`        // share of the machine that others used meanwhile
+	Target    float64   `json:"target,omitempty"`   // of ours over the peer's; 0: none
+	AtLeast   bool      `json:"at_least,omitempty"` // the target is met from it on upwards: more is better
+	Elsewhere float64   `json:"elsewhere"`          // share of the machine that others used meanwhile
 	Note      string    `json:"note,omitempty"`
 }
 
@@ -134,6 +138,9 @@ func (r row) summary() summary {
 	s.Ratio = ratio(s.Ours / s.Peer)
 	if r.Target > 0 {
 		met := s.Ratio <= ratio(r.Target) && s.Paired <= ratio(r.Target)
+		if r.AtLeast {
+			met = s.Ratio >= ratio(r.Target) && s.Paired >= ratio(r.Target)
+		}
 		s.Met = &met
 	}
 	return s
@@ -198,17 +205,21 @@ func (r row) cells() []string {
 		"-", "-", fmt.Sprintf("%.0f %%", 100*r.Elsewhere),
 	}
 	if s.Met != nil {
-		cells[8], cells[9] = ratio(r.Target).String(), map[bool]string{true: "yes", false: "NO"}[*s.Met]
+		cells[8], cells[9] = map[bool]string{true: "≥ "}[r.AtLeast]+ratio(r.Target).String(), map[bool]string{true: "yes", false: "NO"}[*s.Met]
 	}
 	return cells
 }
 
 func amount(f float64, unit string) string {
 	switch {
-	case unit == commands:
+	case unit == commands, unit == nodes:
 		return fmt.Sprintf("%.0f", f)
+	case unit == perSecond:
+		return fmt.Sprintf("%.0f /s", f)
 	case unit == mebi:
 		return fmt.Sprintf("%.0f MiB", f)
+	case f > 0 && f < 0.0001:
+		return fmt.Sprintf("%.1f µs", 1e6*f)
 	case f < 0.1:
 		return fmt.Sprintf("%.2f ms", 1000*f)
 	case f < 1:

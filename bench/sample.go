@@ -130,6 +130,6 @@ func interleave(ctx context.Context, warm, rounds int, sides ...side) (series, e
 			}
 		}
 	}
-	out.elsewhere = watch.elsewhere()
+	out.elsewhere = watch.elsewhere(0)
 	return out, nil
 }
