@@ -11,13 +11,24 @@ set -eu
 cryptctl=$(realpath "${1:-./cryptctl}")
 here=$(realpath "$(dirname "$0")")
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+servers=
+# stop ends the servers that are started below.
+stop() {
+	for server in $servers; do
+		kill "$server" 2>/dev/null || true
+		wait "$server" || true
+	done
+	servers=
+}
+trap 'stop; rm -rf "$work"' EXIT
+trap 'exit 130' HUP INT TERM
 cp "$here"/*.yaml "$work"
 cd "$work"
 PATH=$(dirname "$cryptctl"):$PATH:/usr/sbin:/sbin
 uuid=6a1f0c9e-3b52-4d87-9e60-f2c41b7d8a35
 state="--volume STATE --partition STATE --node-uuid $uuid"
 ephemeral="--volume EPHEMERAL --partition EPHEMERAL"
+data="--volume u-data --partition u-data --node-uuid $uuid"
 
 title() { printf '\n== %s\n' "$*"; }
 run() {
@@ -39,7 +50,7 @@ expect() {
 }
 
 title "A disk image with the partitions of a node"
-run cryptctl disk create node.img --size 256M --partition META=1M --partition STATE=100M --partition EPHEMERAL=rest
+run cryptctl disk create node.img --size 256M --partition META=1M --partition STATE=100M --partition EPHEMERAL=100M --partition u-data=rest
 
 title "What the machine configuration says"
 run cryptctl config validate --file machine.yaml
@@ -77,7 +88,7 @@ if command -v swtpm >/dev/null; then
 	title "A key that a TPM seals: swtpm plays the TPM"
 	mkdir tpm
 	swtpm socket --tpm2 --tpmstate dir=tpm --server type=unixio,path=tpm/socket --flags not-need-init,startup-clear >/dev/null 2>&1 &
-	trap 'kill $!; rm -rf "$work"' EXIT
+	servers=$!
 	tpm="--tpm swtpm:$work/tpm/socket"
 	for _ in 1 2 3 4 5 6 7 8 9 10; do
 		[ -S tpm/socket ] || sleep 0.2
@@ -95,9 +106,41 @@ else
 	title "swtpm is not installed, so no TPM was asked (Debian: swtpm)"
 fi
 
+title "A key that a key server seals: cryptctl kms serve is the server"
+run cryptctl kms init fleet --host localhost
+sed -i 's/":4050"/"127.0.0.1:0"/; s/"127.0.0.1:405[12]"/"127.0.0.1:0"/' fleet/kms.yaml # any ports that are free
+cryptctl kms serve fleet 2>fleet.log &
+servers="$servers $!"
+# listens WHOM: where it listens for them, when it does.
+listens() {
+	for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+		sed -n "s/.*for=$1 address=127.0.0.1:\([0-9]*\).*/localhost:\1/p" fleet.log | grep . && return
+		sleep 0.2
+	done
+	cat fleet.log >&2
+	return 1
+}
+nodes=$(listens nodes)
+operators=$(listens operators)
+sed 's/^/          /' fleet/ca.crt >authority
+sed -i -e "s/SERVER/$nodes/" -e '/AUTHORITY/r authority' -e '/AUTHORITY/d' served.yaml
+echo "It knows no node, and has an operator approve each:"
+expect 1 cryptctl format node.img $data --file served.yaml --iter-time 100
+run cryptctl kms node approve $uuid --dir fleet --server "$operators"
+run cryptctl format node.img $data --file served.yaml --iter-time 100
+expect 0 cryptctl open node.img --test $data --file served.yaml --slot 1
+echo "...and with the server stopped, the other key opens at once:"
+stop
+expect 5 cryptctl open node.img --test $data --file served.yaml --slot 1 --kms-timeout 1s
+expect 0 cryptctl open node.img --test $data --file served.yaml
+echo "What the server was asked, and answered:"
+run cryptctl kms audit tail -n 4 fleet/audit
+run cryptctl kms audit verify fleet/audit
+
 title "Sound, by our own check"
 run cryptctl check node.img --partition STATE
 run cryptctl check node.img --partition EPHEMERAL
+run cryptctl check node.img --partition u-data
 
 if command -v cryptsetup >/dev/null; then
 	title "And by the system's cryptsetup: $(cryptsetup --version)"

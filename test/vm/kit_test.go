@@ -27,6 +27,8 @@ var image struct {
 	initramfs string
 	// noded makes the initramfs of machines whose process 1 is a node daemon.
 	noded func() (initramfs string, err error)
+	// keyServer is a directory that kms init made; its authority is in noded.
+	cryptctl, keyServer string
 	// systemd makes the initramfs of machines with systemd's tools for volumes.
 	systemd func() (initramfs string, err error)
 	// signed makes the images that firmware starts.
@@ -83,6 +85,7 @@ func makeImage(dir string) (err error) {
 			"xfs",
 		},
 	}
+	image.cryptctl, image.keyServer = cryptctl, filepath.Join(dir, "kms")
 	makeLater(dir, i)
 	image.initramfs = filepath.Join(dir, "initramfs")
 	return i.WriteFile(image.initramfs, image.kernel)
@@ -98,6 +101,9 @@ func makeLater(dir string, i machine.Initramfs) {
 		path = filepath.Join(dir, "initramfs-noded")
 		i := withNoded(i)
 		if i.Init, err = noded(); err != nil {
+			return "", err
+		}
+		if err := makeKeyServer(&i); err != nil {
 			return "", err
 		}
 		return path, i.WriteFile(path, image.kernel)

@@ -20,12 +20,14 @@ import (
 // nodeUUID is what the firmware of all nodes says.
 const nodeUUID = "6f7a8b9c-0d1e-4f2a-8b3c-4d5e6f7a8b9c"
 
-// keySet is the keys of a volume by slot: passphrases, byNodeID, or sealed.
+// keySet is the keys of a volume by slot: passphrases, byNodeID, sealed, or those of
+// a keyServer.
 type keySet map[int]string
 
 const (
 	byNodeID = "\x00nodeID"
 	byTPM    = "\x00tpm "
+	byKMS    = "\x00kms "
 )
 
 // sealed is a key that the TPM seals, with these settings.
@@ -38,6 +40,8 @@ func (k keySet) yaml(indent string) string {
 		how := "nodeID: {}"
 		if settings, is := strings.CutPrefix(k[slot], byTPM); is {
 			how = fmt.Sprintf("tpm: {%s}", settings)
+		} else if endpoint, is := strings.CutPrefix(k[slot], byKMS); is {
+			how = fmt.Sprintf("kms: {endpoint: %q}", endpoint)
 		} else if k[slot] != byNodeID {
 			how = fmt.Sprintf("static: {passphrase: %q}", k[slot])
 		}
@@ -119,10 +123,9 @@ func bootAs(t *testing.T, config machine.Config, phase node.Phase) nodeGuest {
 func (g nodeGuest) status(t *testing.T) (s node.Status) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		s = node.Status{}
-		decode(t, g.run(t, "cryptctl", "status", "--json"), &s)
+		s = g.now(t)
 		waiting := slices.ContainsFunc(s.Volumes, func(v node.VolumeStatus) bool {
-			return v.Phase == node.VolumeOpen && v.Encrypted && len(v.Slots)+len(v.Errors) == 0
+			return v.Phase == node.VolumeOpen && v.Encrypted && len(v.Slots)+len(v.Errors) == 0 || len(v.Asking) > 0
 		})
 		if s.Phase != node.Booting && (!waiting || s.Phase != node.Running) {
 			return s
@@ -131,6 +134,13 @@ func (g nodeGuest) status(t *testing.T) (s node.Status) {
 			t.Fatalf("the node does not come to rest: %+v", s)
 		}
 	}
+}
+
+// now returns the node's status as it is.
+func (g nodeGuest) now(t *testing.T) (s node.Status) {
+	t.Helper()
+	decode(t, g.run(t, "cryptctl", "status", "--json"), &s)
+	return s
 }
 
 func decode(t *testing.T, text string, into any) {
