@@ -80,8 +80,9 @@ kek:
 # Where the nodes are kept: one file, for one server.
 store: nodes.db
 # Instead, an etcd cluster, for any number of servers. Each has an audit log of its
-# own; what wraps the nodes' keys must be the same for all. The server starts
-# without it and answers nodes once it is there.
+# own; what wraps the nodes' keys must be the same for all: a server whose keyset
+# is behind seals nothing, and says so. The server starts without etcd and answers
+# nodes once it is there.
 # store:
 #   etcd:
 #     endpoints: ["https://etcd-1.example:2379", "https://etcd-2.example:2379"]
