@@ -33,6 +33,7 @@ type Declared struct {
 type Encryption struct {
 	Volume        string   // volume id: STATE, EPHEMERAL, IMAGECACHE, ETCD, CRI, KUBELET, LOG, u-<name>, r-<name>, s-<name>
 	Source        Position // where the block starts
+	Path          string   // of the block in its document: "encryption", or "machine.systemDiskEncryption.state"
 	Provider      string   // always "luks2"
 	Cipher        string   // as the kernel names it; "aes-xts-plain64" when the file has none
 	KeySize       int      // of the volume key, in bits: 256 or 512

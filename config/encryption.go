@@ -14,7 +14,7 @@ const (
 // readEncryption reads an encryption block of either dialect and reports
 // whether it asks for encryption. A block with mistakes does.
 func readEncryption(c cursor, volume string) (e Encryption, encrypted bool) {
-	e = Encryption{Volume: volume, Source: c.position(), Provider: providerLUKS2}
+	e = Encryption{Volume: volume, Source: c.position(), Path: c.path, Provider: providerLUKS2}
 	known := []string{"provider", "keys", "cipher", "keySize", "blockSize", "options"}
 	if !c.fields(known, "allowDiscards") {
 		return e, true

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -242,28 +240,6 @@ func pcrList(flag, text string) ([]int, error) {
 	}
 	slices.Sort(pcrs)
 	return slices.Compact(pcrs), nil
-}
-
-// writeFile writes to a file of which either all or nothing is there afterwards;
-// - is stdout.
-func writeFile(cmd *cobra.Command, path string, content []byte) error {
-	if path == "-" {
-		_, err := cmd.OutOrStdout().Write(content)
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".cryptctl-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-	}
-	return err
 }
 
 func tpmLatchCommand() *cobra.Command {

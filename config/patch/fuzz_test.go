@@ -72,10 +72,8 @@ func TestHostile(t *testing.T) {
 // seeds are configurations and patches: those of the guides.
 func seeds(t testing.TB) (out [][2]string) {
 	for _, e := range examples(t) {
-		for part, text := range e {
-			if part != "config.yaml" && part != "want.yaml" {
-				out = append(out, [2]string{e["config.yaml"], text})
-			}
+		for _, part := range e.patches() {
+			out = append(out, [2]string{e["config.yaml"], e[part]})
 		}
 	}
 	if len(out) < 40 {

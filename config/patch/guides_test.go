@@ -43,44 +43,136 @@ func examples(t testing.TB) map[string]example {
 	return out
 }
 
-// TestGuides: every example of the guides is read, is written as it was, and is
-// patched as its guide says, in every format.
+// printed says for each guide which fixtures stand for the examples that it
+// prints, in its order. Log lines and commands are none, but for the patches in
+// commands.
+func printed() map[string]string {
+	const gpu = "modules/strategic.yaml runtime-class/config.yaml default-runtime/rfc6902.yaml"
+	return map[string]string{
+		"01-configuration-patches": "hostname/strategic.yaml hostname/want.yaml renamed/rfc6902.yaml hostname/rfc6902.yaml " +
+			"network/config.yaml network/strategic.yaml network/rfc6902.yaml network/want.yaml " +
+			"subnets/config.yaml subnets/strategic.yaml subnets/rfc6902.yaml subnets/want.yaml " +
+			"kubelet/config.yaml kubelet/strategic.yaml kubelet/rfc6902.yaml kubelet/want.yaml " +
+			"admission/config.yaml admission/strategic.yaml admission/rfc6902.yaml admission/want.yaml hostname/rfc6902.json",
+		"02-containerd":              "metrics/strategic.yaml pause/strategic.yaml",
+		"03-certificate-authorities": "file/strategic.yaml",
+		"04-disk-encryption":         "enable/strategic.yaml kinds/config.yaml rotate-add/want.yaml rotate-remove/want.yaml",
+		"05-editing":                 "kubelet/rfc6902.json api-server/rfc6902.json kubelet/rfc6902.yaml",
+		"06-logging": "first/strategic.yaml kernel-argument/strategic.yaml kmsg/strategic.yaml filebeat/config.yaml " +
+			"fluent-bit/config.yaml forwarder/strategic.yaml vector/config.yaml",
+		"07-pki":                   "client/config.yaml",
+		"08-nvidia-fabric-manager": "modules/strategic.yaml",
+		"09-nvidia-oss":            gpu,
+		"10-nvidia-proprietary":    gpu,
+		"11-image-cache":           "caches/strategic.yaml harbor/want.yaml credentials/strategic.yaml",
+		"12-rbac":                  "rbac/strategic.yaml",
+		"13-system-extensions":     "status/config.yaml",
+	}
+}
+
+// TestGuidesAreComplete: no guide, no example and no patch gets lost.
+func TestGuidesAreComplete(t *testing.T) {
+	all, count := examples(t), 0
+	for guide, parts := range printed() {
+		for _, part := range strings.Fields(parts) {
+			name, file, _ := strings.Cut(part, "/")
+			if strings.TrimSpace(all[guide+"/"+name][file]) == "" {
+				t.Errorf("guide %s: example %s is not there", guide, part)
+			}
+			count++
+		}
+	}
+	if len(printed()) != 13 || count != 51 {
+		t.Errorf("%d examples of %d guides; they print 51, and are 13", count, len(printed()))
+	}
+	patches := 0
+	for _, e := range all {
+		patches += len(e.patches())
+	}
+	if len(all) != 49 || patches != 56 {
+		t.Errorf("%d fixtures with %d patches", len(all), patches)
+	}
+}
+
+// patches returns the names of the parts that are patches.
+func (e example) patches() (names []string) {
+	for part := range e {
+		if !slices.Contains([]string{"config.yaml", "want.yaml", "refused.yaml", "problem", "refusal"}, part) {
+			names = append(names, part)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// TestGuides: every example of the guides is read, is written as it was, is
+// patched as its guide says, in every format, and the result is one that the
+// reader of configurations takes, or refuses for the reason in its fixture.
 func TestGuides(t *testing.T) {
-	guides, patched := map[string]bool{}, 0
 	for name, e := range examples(t) {
-		guide, _, _ := strings.Cut(name, "/")
-		guides[guide] = true
 		t.Run(name, func(t *testing.T) {
-			s := read(t, e["config.yaml"])
-			if got := string(s.Bytes()); got != e["config.yaml"] {
-				t.Errorf("written as\n%s", got)
-			}
+			t.Parallel()
 			for part, text := range e {
-				if part == "config.yaml" || part == "want.yaml" {
-					continue
-				}
-				patched++
-				for _, o := range []patch.Options{{}, {Talos: true}} {
-					if o.Talos && part == "ours.yaml" {
-						continue
-					}
-					got := string(apply(t, o, s, text).Bytes())
-					if part != "strategic.yaml" && got != e["want.yaml"] {
-						// The other formats know no styles of the patch.
-						if !equal(read(t, got), read(t, e["want.yaml"])) {
-							t.Errorf("%s gives\n%s", part, got)
-						}
-						continue
-					}
-					if d := cmp.Diff(strings.Split(e["want.yaml"], "\n"), strings.Split(got, "\n")); d != "" {
-						t.Errorf("%s with %+v (-want +got):\n%s", part, o, d)
+				if strings.HasSuffix(part, ".yaml") && !strings.HasPrefix(part, "rfc") && part != "refused.yaml" {
+					if got := string(read(t, text).Bytes()); got != text {
+						t.Errorf("%s is written as\n%s", part, got)
 					}
 				}
 			}
+			for _, part := range e.patches() {
+				for _, o := range []patch.Options{{}, {Talos: true}} {
+					if !o.Talos || part != "ours.yaml" {
+						e.check(t, o, part)
+					}
+				}
+			}
+			e.checkRefused(t)
+			e.checkRead(t)
 		})
 	}
-	if len(guides) != 13 || patched < 40 {
-		t.Errorf("%d guides with %d patches", len(guides), patched)
+}
+
+// check applies one of the patches.
+func (e example) check(t *testing.T, o patch.Options, part string) {
+	t.Helper()
+	got := string(apply(t, o, read(t, e["config.yaml"]), e[part]).Bytes())
+	if strings.HasPrefix(part, "rfc") {
+		// They know no styles of the patch.
+		if !equal(read(t, got), read(t, e["want.yaml"])) {
+			t.Errorf("%s with %+v gives\n%s", part, o, got)
+		}
+		return
+	}
+	if d := cmp.Diff(strings.Split(e["want.yaml"], "\n"), strings.Split(got, "\n")); d != "" {
+		t.Errorf("%s with %+v (-want +got):\n%s", part, o, d)
+	}
+}
+
+// checkRefused: what is printed with "..." for what was left out is no YAML.
+func (e example) checkRefused(t *testing.T) {
+	t.Helper()
+	if e["refused.yaml"] == "" {
+		return
+	}
+	_, err := patch.Load("patch", []byte(e["refused.yaml"]))
+	if err == nil || err.Error()+"\n" != e["problem"] {
+		t.Errorf("refused with %v", err)
+	}
+}
+
+// checkRead: the strict reader takes what was made.
+func (e example) checkRead(t *testing.T) {
+	t.Helper()
+	text := e["config.yaml"]
+	if want := e["want.yaml"]; want != "" {
+		text = want
+	}
+	c, err := config.Read(config.Source{Name: "made", Data: []byte(text)})
+	switch refusal := strings.TrimSpace(e["refusal"]); {
+	case err == nil && refusal == "":
+		c.Wipe()
+	case err == nil || err.Error() != refusal:
+		t.Errorf("read with %v, want %q", err, refusal)
 	}
 }
 
