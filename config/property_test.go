@@ -34,6 +34,7 @@ func TestReadsWhatWasMeant(t *testing.T) {
 func drawEncryption(t *rapid.T) config.Encryption {
 	e := config.Encryption{
 		Volume:        "u-" + rapid.StringMatching(`[A-Za-z0-9-]{1,34}`).Draw(t, "name"),
+		Path:          "encryption",
 		Provider:      "luks2",
 		Cipher:        "aes-xts-plain64",
 		KeySize:       rapid.SampledFrom([]int{256, 512}).Draw(t, "keySize"),

@@ -40,7 +40,7 @@ func TestReadFixtures(t *testing.T) {
 	}{
 		{"valid-main.yaml", []config.Encryption{
 			{
-				Volume: "EPHEMERAL", Source: at(10), Provider: luks2, Cipher: xts, KeySize: 512,
+				Volume: "EPHEMERAL", Source: at(10), Path: "machine.systemDiskEncryption.ephemeral", Provider: luks2, Cipher: xts, KeySize: 512,
 				Options: []string{"no_read_workqueue", "no_write_workqueue"},
 				Keys: []config.Key{
 					{Slot: 0, Source: at(16), NodeID: &config.NodeID{}},
@@ -48,7 +48,7 @@ func TestReadFixtures(t *testing.T) {
 				},
 			},
 			{
-				Volume: "STATE", Source: at(20), Provider: luks2, Cipher: "xchacha12,aes-adiantum-plain64", KeySize: 256, BlockSize: 4096,
+				Volume: "STATE", Source: at(20), Path: "machine.systemDiskEncryption.state", Provider: luks2, Cipher: "xchacha12,aes-adiantum-plain64", KeySize: 256, BlockSize: 4096,
 				Keys: []config.Key{
 					{Slot: 0, Source: at(22), TPM: &config.TPM{PCRs: []int{7}}},
 					{Slot: 31, Source: at(24), Static: static("hunter2")},
@@ -57,37 +57,37 @@ func TestReadFixtures(t *testing.T) {
 		}},
 		{"valid-documents.yaml", []config.Encryption{
 			{
-				Volume: "STATE", Source: at(11), Provider: luks2, Cipher: xts, KeySize: 512,
+				Volume: "STATE", Source: at(11), Path: "encryption", Provider: luks2, Cipher: xts, KeySize: 512,
 				Keys: []config.Key{
 					{Slot: 2, Source: at(19), Static: static(`hunter2: with "signs"`)},
 					{Slot: 3, Source: at(14), TPM: &config.TPM{CheckSecurebootStatusOnEnroll: true, PCRs: []int{0, 7}}},
 				},
 			},
 			{
-				Volume: "u-local-data", Source: at(27), Provider: luks2, Cipher: xts, KeySize: 256, AllowDiscards: true,
+				Volume: "u-local-data", Source: at(27), Path: "encryption", Provider: luks2, Cipher: xts, KeySize: 256, AllowDiscards: true,
 				Keys: []config.Key{
 					{Slot: 0, Source: at(33), LockToState: true, KMS: &config.KMS{Endpoint: "https://kms.example.com/seal"}},
 				},
 			},
 			{
-				Volume: "r-ceph", Source: at(40), Provider: luks2, Cipher: xts, KeySize: 512,
+				Volume: "r-ceph", Source: at(40), Path: "encryption", Provider: luks2, Cipher: xts, KeySize: 512,
 				Keys: []config.Key{{Source: at(42), NodeID: &config.NodeID{}}},
 			},
 			{
-				Volume: "s-swap1", Source: at(47), Provider: luks2, Cipher: xts, KeySize: 512,
+				Volume: "s-swap1", Source: at(47), Path: "encryption", Provider: luks2, Cipher: xts, KeySize: 512,
 				Keys: []config.Key{{Source: at(47), TPM: &config.TPM{}}},
 			},
 		}},
 		{"valid-aliases.yaml", []config.Encryption{
 			{
-				Volume: "STATE", Source: at(3), Provider: luks2, Cipher: xts, KeySize: 512,
+				Volume: "STATE", Source: at(3), Path: "machine.systemDiskEncryption.state", Provider: luks2, Cipher: xts, KeySize: 512,
 				Keys: []config.Key{
 					{Slot: 4, Source: at(5), Static: static("hunter2")},
 					{Slot: 5, Source: at(6), Static: static("hunter2")},
 				},
 			},
 			{
-				Volume: "EPHEMERAL", Source: at(8), Provider: luks2, Cipher: xts, KeySize: 512,
+				Volume: "EPHEMERAL", Source: at(8), Path: "machine.systemDiskEncryption.ephemeral", Provider: luks2, Cipher: xts, KeySize: 512,
 				Keys: []config.Key{
 					{Slot: 4, Source: at(5), Static: static("hunter2")},
 					{Slot: 5, Source: at(6), Static: static("hunter2")},
@@ -95,7 +95,7 @@ func TestReadFixtures(t *testing.T) {
 			},
 		}},
 		{"valid-json.yaml", []config.Encryption{{
-			Volume: "CRI", Source: at(2), Provider: luks2, Cipher: xts, KeySize: 512,
+			Volume: "CRI", Source: at(2), Path: "encryption", Provider: luks2, Cipher: xts, KeySize: 512,
 			Keys: []config.Key{{Source: at(2), KMS: &config.KMS{Endpoint: "grpcs://10.0.0.1"}}},
 		}}},
 		{"valid-empty.yaml", nil},
@@ -185,7 +185,7 @@ func TestReadBlock(t *testing.T) {
 			got := read(t, head+"  provider: luks2"+tt.block+keys).Volumes[0]
 			got.Keys = nil
 			want := config.Encryption{
-				Volume: "EPHEMERAL", Source: at(4), Provider: "luks2",
+				Volume: "EPHEMERAL", Source: at(4), Path: "encryption", Provider: "luks2",
 				Cipher: tt.cipher, KeySize: tt.keySize, BlockSize: tt.blockSize, Options: tt.options,
 			}
 			if d := cmp.Diff(want, got); d != "" {

@@ -158,7 +158,7 @@ func exercise(t *testing.T, a authority, ca []byte, s *server.Server) {
 		t.Error("what is no blob opens")
 	}
 	ada := connect(a.issue(pki.Request{Name: "ada", Client: true, Roles: []role.Role{role.Reader}}))
-	if _, err := wire.NewAdminClient(ada).GetNode(t.Context(), &wire.GetNodeRequest{Uuid: node}); err != nil {
+	if _, err := wire.NewAdminClient(ada).GetNode(t.Context(), &wire.GetNodeRequest{Node: node}); err != nil {
 		t.Error(err)
 	}
 }

@@ -23,23 +23,6 @@ const (
 	Try      Mode = "try"       // at once, and taken back unless another Apply follows
 )
 
-// When says when a change takes effect.
-type When string
-
-// Times of a change.
-const (
-	Now      When = "now"
-	NextBoot When = "next boot"
-	Wipe     When = "wipe" // only a volume that is made anew has it
-)
-
-// Difference is one change between two configurations.
-type Difference struct {
-	Volume string `json:"volume"`
-	What   string `json:"what"`
-	When   When   `json:"when"`
-}
-
 // Applied says what became of a configuration.
 type Applied struct {
 	Mode    Mode         `json:"mode"`
@@ -87,28 +70,39 @@ func (n *Node) base() *machine {
 }
 
 func (n *Node) apply(ctx context.Context, m *machine, a *Applied) error {
-	var later, wipe []string
-	for _, c := range a.Changes {
-		text := fmt.Sprintf("%s: %s (%s)", c.Volume, c.What, c.When)
-		switch c.When {
-		case NextBoot:
-			later = append(later, text)
-		case Wipe:
-			wipe = append(wipe, text)
+	if a.Mode == Staged {
+		for i, d := range a.Changes {
+			a.Changes[i] = d.staged()
 		}
-	}
-	switch {
-	case a.Mode == Staged:
 		return n.stage(m)
-	case len(wipe) > 0:
-		return fmt.Errorf("%w: %s; apply it in mode staged, then reset the volume", ErrNeedsMore, strings.Join(wipe, ", "))
-	case len(later) > 0 && a.Mode != Auto:
-		return fmt.Errorf("%w: %s; use mode auto or staged", ErrNeedsMore, strings.Join(later, ", "))
-	case a.Mode == Try:
+	}
+	if err := inTheWay(a.Changes, a.Mode); err != nil {
+		return err
+	}
+	if a.Mode == Try {
 		return n.try(ctx, m)
 	}
-	a.Reboot = len(later) > 0
+	a.Reboot = slices.ContainsFunc(a.Changes, func(d Difference) bool { return d.When == NextBoot })
 	return n.enforce(ctx, m)
+}
+
+// inTheWay names all changes that do not take effect as a mode asks; nil when there
+// are none.
+func inTheWay(changes []Difference, mode Mode) error {
+	var all []string
+	fix := "use mode auto or staged"
+	for _, d := range changes {
+		if d.When == Wipe {
+			fix = "apply it in mode staged, then reset the volume"
+		}
+		if d.When == Wipe || d.When == NextBoot && mode != Auto {
+			all = append(all, d.String())
+		}
+	}
+	if all == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %s; %s", ErrNeedsMore, strings.Join(all, "; "), fix)
 }
 
 // stage stores a configuration for the next boot. That the headers still have
@@ -247,13 +241,16 @@ func (n *Node) try(ctx context.Context, m *machine) error {
 	return err
 }
 
-// revert takes a configuration on trial back.
+// revert takes a configuration on trial back. Until the slots have their keys again
+// the status shows the trial.
 func (n *Node) revert(ctx context.Context) error {
 	if n.trial == nil {
 		return nil
 	}
 	before := n.trial.before
-	n.endTrial()
+	n.trial.timer.Stop()
+	n.trial = nil
+	defer n.setTrial(false)
 	n.log.Info("the configuration on trial is taken back")
 	return n.activate(ctx, before, false)
 }
@@ -278,6 +275,7 @@ func (n *Node) pending(name string, m *machine) {
 	var texts []string
 	for _, d := range n.diff(n.config, m) {
 		if d.Volume == name {
+			d = d.staged()
 			texts = append(texts, fmt.Sprintf("%s (%s)", d.What, d.When))
 		}
 	}

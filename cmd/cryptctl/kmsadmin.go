@@ -17,7 +17,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/cryptctl/cryptctl/kms"
 	"github.com/cryptctl/cryptctl/kms/blob"
@@ -135,7 +134,7 @@ func (k *kmsTarget) tls() (*tls.Config, error) {
 		return nil, fmt.Errorf("%s, %s: %w", certificate, key, err)
 	}
 	if end := own.Leaf.NotAfter; time.Now().After(end) {
-		return nil, fmt.Errorf("%s: the certificate ended on %s; issue a new one with cryptctl pki cert", certificate, end.UTC().Format(time.DateOnly))
+		return nil, fmt.Errorf("%s: the certificate ended on %s; cryptctl kms renew admin makes a new one, where the authority's key is", certificate, end.UTC().Format(time.DateOnly))
 	}
 	return &tls.Config{
 		RootCAs: pool, ServerName: k.name, MinVersion: tls.VersionTLS13,
@@ -153,6 +152,7 @@ func kmsAsk(k *kmsTarget, do func(*cobra.Command, *kmsAdmin, []string) error) fu
 			return err
 		}
 		defer a.Close()
+		k.noteEnd(cmd.ErrOrStderr())
 		return do(cmd, a, given)
 	}
 }
@@ -176,22 +176,6 @@ func maybe(what string) cobra.PositionalArgs {
 // reasonFlag adds --reason.
 func reasonFlag(cmd *cobra.Command) *string {
 	return cmd.Flags().String("reason", "", "`TEXT` for the audit log, and kept with the node")
-}
-
-// timeFlag reads a time, or a time from now; nil for none.
-func timeFlag(name, text string) (*timestamppb.Timestamp, error) {
-	if text == "" {
-		return nil, nil
-	}
-	if d, err := time.ParseDuration(text); err == nil {
-		return timestamppb.New(time.Now().Add(d)), nil
-	}
-	for _, layout := range []string{time.RFC3339, time.DateOnly} {
-		if t, err := time.Parse(layout, text); err == nil {
-			return timestamppb.New(t), nil
-		}
-	}
-	return nil, usageError("--%s %q: give a time such as 2026-12-31T12:00:00Z, a day such as 2026-12-31, or how long from now, such as 72h", name, text)
 }
 
 // typed wants the name of what will be destroyed: as --confirm said, or typed at a
@@ -228,7 +212,7 @@ type kmsCall struct {
 func patienceFor(method string) time.Duration {
 	switch method {
 	case wire.Admin_VerifyAudit_FullMethodName, wire.Admin_ForgetNode_FullMethodName,
-		wire.Admin_RetireNodeKey_FullMethodName, wire.Admin_RetireKEK_FullMethodName:
+		wire.Admin_RetireNodeKey_FullMethodName, wire.Admin_RetireKEK_FullMethodName, wire.Admin_PurgeNodes_FullMethodName:
 		return 10 * time.Minute
 	}
 	return 30 * time.Second

@@ -1,14 +1,16 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -37,21 +39,18 @@ func keyServer(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	edited, nodes := string(text), ""
-	for _, listen := range []string{":4050", "127.0.0.1:4051", "127.0.0.1:4052"} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if nodes == "" {
-			nodes = l.Addr().String()
-		}
-		edited = strings.Replace(edited, `"`+listen+`"`, `"`+l.Addr().String()+`"`, 1)
-		l.Close()
+	fronts := map[string]string{"nodes": ":4050", "operators": "127.0.0.1:4051", "metrics": "127.0.0.1:4052"}
+	edited := string(text)
+	for _, listen := range fronts {
+		edited = strings.Replace(edited, `"`+listen+`"`, `"127.0.0.1:0"`, 1)
 	}
 	write(t, path, edited)
 	cmd := exec.Command("cryptctl", "kms", "serve")
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), "GORACE=atexit_sleep_ms=0")
+	log, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -60,6 +59,12 @@ func keyServer(t *testing.T) string {
 			t.Errorf("the key server: %v", err)
 		}
 	})
+	is := listening(t, log, len(fronts))
+	nodes := is["nodes"]
+	for front, listen := range fronts { // where operators find it
+		text = bytes.Replace(text, []byte(`"`+listen+`"`), []byte(`"`+is[front]+`"`), 1)
+	}
+	write(t, path, string(text))
 	ca, err := os.ReadFile(filepath.Join(dir, "kms", "ca.crt"))
 	if err != nil {
 		t.Fatal(err)
@@ -74,6 +79,25 @@ func keyServer(t *testing.T) string {
 	}
 	pass.Wipe()
 	return dir
+}
+
+// listening reads the log of a server until it listens at so many addresses, which it
+// returns by what they are for. What comes after is read and dropped.
+func listening(t *testing.T, log io.Reader, n int) map[string]string {
+	t.Helper()
+	at := map[string]string{}
+	lines := bufio.NewScanner(log)
+	said := regexp.MustCompile(`msg=listening for=(\S+) address=(\S+)`)
+	for len(at) < n && lines.Scan() {
+		if m := said.FindStringSubmatch(lines.Text()); m != nil {
+			at[m[1]] = m[2]
+		}
+	}
+	if len(at) < n {
+		t.Fatalf("it listens at %v only: %v", at, lines.Err())
+	}
+	go func() { _, _ = io.Copy(io.Discard, log) }()
+	return at
 }
 
 // TestKMSTyped: what cannot be taken back wants its name typed, and progress is for
@@ -318,5 +342,56 @@ func TestTimeFlag(t *testing.T) {
 		if _, err := timeFlag("until", text); err == nil {
 			t.Errorf("%q is a time", text)
 		}
+	}
+}
+
+// TestEndFlag: an end is to come, and a day is good until it is over.
+func TestEndFlag(t *testing.T) {
+	t.Parallel()
+	today := time.Now().UTC().Format(time.DateOnly)
+	got, err := endFlag("until", today)
+	if want := time.Now().UTC().Truncate(24 * time.Hour).Add(24 * time.Hour); err != nil || !got.AsTime().Equal(want) {
+		t.Errorf("today: %v, %v", got, err)
+	}
+	if got, err := endFlag("until", ""); got != nil || err != nil {
+		t.Errorf("none: %v, %v", got, err)
+	}
+	for _, text := range []string{"0s", "-5h", "2020-01-01", "2020-01-01T00:00:00Z", "tomorrow"} {
+		if got, err := endFlag("until", text); err == nil {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
+}
+
+// TestAgoFlag: a time that is over, or how long ago it was.
+func TestAgoFlag(t *testing.T) {
+	t.Parallel()
+	got, err := agoFlag("pending-before", "72h")
+	if d := time.Since(got.AsTime()); err != nil || d < 72*time.Hour || d > 73*time.Hour {
+		t.Errorf("72h: %v, %v", got, err)
+	}
+	for _, text := range []string{"", "-5h", "2999-01-01", "yesterday"} {
+		if got, err := agoFlag("pending-before", text); err == nil {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
+}
+
+// TestEffectiveText: what holds is said with where it comes from.
+func TestEffectiveText(t *testing.T) {
+	t.Parallel()
+	for want, e := range map[string]*wire.EffectivePolicy{
+		"from any network; no limit of unseals":                                                     {AnyNetwork: true, DefaultRate: true},
+		"from 127.0.0.0/8; 60 unseals per hour (the default's)":                                     {Networks: []string{"127.0.0.0/8"}, Rate: &wire.RateLimit{PerHour: 60}, DefaultRate: true},
+		"from any network; 1000 unseals per hour, 3 at once":                                        {AnyNetwork: true, Rate: &wire.RateLimit{PerHour: 1000, Burst: 3}},
+		"from nowhere: its own networks and the default's have none in common; no limit of unseals": {},
+		"not known to this server":                                                                  nil,
+	} {
+		if got := newEffective(e).String(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	if got, want := newPolicyView(&wire.Policy{}).own(), "networks: the default's; limit: the default's"; got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
@@ -21,7 +22,8 @@ func kmsBackupCommand() *cobra.Command {
 		Use:   "backup FILE",
 		Short: "Copy the store of a key server that is running",
 		Long: `Has the key server send the state of one moment, checks that it came whole, and
-writes it to FILE, which must not be there. cryptctl kms restore reads it.
+writes it to FILE, which must not be there. cryptctl kms backup verify checks it again
+later, with the keyset; cryptctl kms restore reads it.
 
 The keys in it are wrapped. What unwraps them is not in it: back up the keyset file
 (kek.json) and what opens it as well, and keep those somewhere else. A store in etcd
@@ -29,6 +31,7 @@ is backed up by etcdctl snapshot save. Needs the role admin.`,
 		Args: args("FILE"),
 	}
 	k.flags(cmd, false)
+	cmd.AddCommand(kmsBackupVerifyCommand())
 	cmd.RunE = kmsAsk(k, func(cmd *cobra.Command, a *kmsAdmin, given []string) error {
 		size, sum, err := receiveBackup(cmd, a, given[0])
 		if err != nil {
@@ -43,12 +46,18 @@ is backed up by etcdctl snapshot save. Needs the role admin.`,
 // receiveBackup writes a backup to a file of which all or nothing is there
 // afterwards, and which it never replaces.
 func receiveBackup(cmd *cobra.Command, a *kmsAdmin, path string) (size int64, sum []byte, err error) {
+	if info, err := os.Stat(path); strings.HasSuffix(path, "/") || err == nil && info.IsDir() {
+		return 0, nil, usageError("%s names a directory; name a file in it that is not there yet", path)
+	}
 	if _, err := os.Lstat(path); err == nil {
 		return 0, nil, fmt.Errorf("%s is there, and nothing is replaced; choose another name", path)
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".cryptctl-*") // mode 0600
 	if err != nil {
-		return 0, nil, err
+		if p, ok := errors.AsType[*os.PathError](err); ok {
+			err = p.Err // the temporary name says nothing
+		}
+		return 0, nil, fmt.Errorf("%s cannot be written: %s: %w", path, filepath.Dir(path), err)
 	}
 	defer os.Remove(f.Name())
 	s, err := a.Backup(cmd.Context(), &wire.BackupRequest{})

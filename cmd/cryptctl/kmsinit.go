@@ -26,6 +26,10 @@ const kmsDir = "kms"
 // kmsCertificateTTL is the life of the certificates that kms init issues.
 const kmsCertificateTTL = 365 * 24 * time.Hour
 
+// minPassphrase is how many bytes the passphrase of a new keyset has at least: who has
+// the file can try as fast as they can pay for.
+const minPassphrase = 12
+
 func kmsInitCommand() *cobra.Command {
 	var hosts []string
 	var enrol, passphrase string
@@ -42,7 +46,8 @@ func kmsInitCommand() *cobra.Command {
 
 With --passphrase-file the keyset kek.json is opened by a passphrase, and there is
 no kek.key. A key in Vault or OpenBao, and nodes in etcd, are set in kms.yaml, whose
-comments say how. Every byte of a passphrase file counts, a line end too.
+comments say how. Every byte of a passphrase file counts, a line end too; twelve are
+the least.
 
 A directory that is there and not empty is left alone. The configuration comes
 last: one without kms.yaml is not complete.`,
@@ -116,7 +121,14 @@ func newKeysetSecret(ctx context.Context, passphrase string) (s newSecret, err e
 		s.Passphrase, err = readKey(path)
 		s.setting = fmt.Sprintf("passphrase_file: %q", path)
 	}
-	return s, err
+	if err != nil || s.Passphrase == nil {
+		return s, err
+	}
+	if n := s.Passphrase.Len(); n < minPassphrase {
+		s.Passphrase.Wipe()
+		return s, usageError("the passphrase has %d bytes, and with the keyset it opens the keys of all nodes; give it at least %d, such as six random words", n, minPassphrase)
+	}
+	return s, nil
 }
 
 // serverNames is the request for a certificate of a server with these names.

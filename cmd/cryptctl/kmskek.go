@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"time"
 
 	"github.com/cryptctl/cryptctl/kms/kek"
@@ -129,6 +130,9 @@ func (k *kmsKEK) open(ctx context.Context) (w wrapper, name string, free func(),
 	}
 	defer s.wipe()
 	set, err := kek.Open(ctx, *k.Keyset, s.Secret)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, "", nil, fmt.Errorf("%w; put it back from its backup: without it no node's key in the store can be unwrapped, and a new one opens none of them", err)
+	}
 	if err != nil {
 		return nil, "", nil, err
 	}
@@ -146,9 +150,13 @@ func (s keysetSecret) wipe() {
 func (k *kmsKEK) secret(ctx context.Context) (s keysetSecret, err error) {
 	switch {
 	case k.KeyFile != nil:
-		s.KeyFile, err = readKey(*k.KeyFile)
+		if s.KeyFile, err = readKey(*k.KeyFile); err != nil {
+			err = fmt.Errorf("%w; it opens the keyset %s: put it back from where it was kept apart from that (kek.key_file)", err, *k.Keyset)
+		}
 	case k.PassphraseFile != nil:
-		s.Passphrase, err = readKey(*k.PassphraseFile)
+		if s.Passphrase, err = readKey(*k.PassphraseFile); err != nil {
+			err = fmt.Errorf("%w; it opens the keyset %s (kek.passphrase_file)", err, *k.Keyset)
+		}
 	default:
 		s.Passphrase, err = ask(ctx, "Passphrase of "+*k.Keyset+": ",
 			"the passphrase of "+*k.Keyset+" is asked for on a terminal, and there is none; give it in a file with kek.passphrase_file, such as a systemd credential")

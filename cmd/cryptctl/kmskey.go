@@ -59,7 +59,7 @@ that share a store must share the keyset file, too. Needs the role admin.`,
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "version %s wraps from now on; cryptctl kms key rewrap brings the older keys under it\n", plain(s.GetPrimary()))
 				return err
 			}
-			n, err := a.RotateNodeKey(cmd.Context(), &wire.RotateNodeKeyRequest{Uuid: uuid, Reason: *reason})
+			n, err := a.RotateNodeKey(cmd.Context(), &wire.RotateNodeKeyRequest{Node: uuid, Reason: *reason})
 			if err != nil {
 				return err
 			}
@@ -132,7 +132,7 @@ func (r *kmsRetirement) retireKeys(cmd *cobra.Command, a *kmsAdmin, uuid string)
 	if err := typed(cmd, r.confirm, what, uuid); err != nil {
 		return err
 	}
-	n, err := a.RetireNodeKey(cmd.Context(), &wire.RetireNodeKeyRequest{Uuid: uuid, Below: r.below, Confirm: uuid, Reason: *r.reason})
+	n, err := a.RetireNodeKey(cmd.Context(), &wire.RetireNodeKeyRequest{Node: uuid, Below: r.below, Confirm: uuid, Reason: *r.reason})
 	if err != nil {
 		return err
 	}

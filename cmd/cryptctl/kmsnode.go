@@ -14,7 +14,7 @@ import (
 func kmsNodeCommand() *cobra.Command {
 	k := &kmsTarget{}
 	return k.group(group("node", "See the nodes of a key server, and let them in or shut them out",
-		kmsNodeList(k), kmsNodeShow(k), kmsNodeApprove(k), kmsNodeFreeze(k), kmsNodeThaw(k), kmsNodeRevoke(k), kmsNodeForget(k)))
+		kmsNodeList(k), kmsNodeShow(k), kmsNodeApprove(k), kmsNodeFreeze(k), kmsNodeThaw(k), kmsNodeRevoke(k), kmsNodeForget(k), kmsNodePurge(k)))
 }
 
 func kmsNodeList(k *kmsTarget) *cobra.Command {
@@ -82,7 +82,7 @@ func kmsNodeShow(k *kmsTarget) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		n, err := a.GetNode(cmd.Context(), &wire.GetNodeRequest{Uuid: uuid})
+		n, err := a.GetNode(cmd.Context(), &wire.GetNodeRequest{Node: uuid})
 		if err != nil {
 			return err
 		}
@@ -100,40 +100,45 @@ func kmsNodeApprove(k *kmsTarget) *cobra.Command {
 		Use:   "approve NODE",
 		Short: "Let a node seal and unseal",
 		Long: `Lets a node in: one that waits for approval, is frozen or forgotten, or was never
-seen. It may come with networks and a limit of its own; what is not given stays as
-it is. Without --until the approval has no end.
+seen. It may come with networks, within those of the default policy, and a limit of
+its own. What is not given stays as it is, an end that it has too; without one the
+approval has no end.
 
-A revoked node needs --reinstate. That, and another policy for a node that was
-approved before or has one of its own, needs the role admin; all else the role
-operator.`,
+A revoked node needs --reinstate. That, another policy for a node that was approved
+before or has one of its own, and a later end for one that was approved before need
+the role admin; all else the role operator.`,
 		Args: args("NODE"),
 	}
-	until := cmd.Flags().String("until", "", "`TIME` when the approval ends: 2026-12-31T12:00:00Z, or from now: 72h")
+	until := cmd.Flags().String("until", "", "`TIME` when the approval ends: 2026-12-31T12:00:00Z, with the day 2026-12-31, or from now: 72h; none takes the end away")
 	reinstate := cmd.Flags().Bool("reinstate", false, "approve a node that is revoked")
 	p.flags(cmd)
 	reason := reasonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, given []string) error {
-		expires, err := timeFlag("until", *until)
-		if err != nil {
-			return err
+		r := &wire.ApproveNodeRequest{Reason: *reason, Reinstate: *reinstate, WithoutEnd: *until == "none"}
+		if !r.GetWithoutEnd() {
+			end, err := endFlag("until", *until)
+			if err != nil {
+				return err
+			}
+			r.ExpiresAt = end
 		}
 		some, err := p.given(cmd)
 		if err != nil {
 			return err
 		}
-		r := &wire.ApproveNodeRequest{Expires: expires, Reason: *reason, Reinstate: *reinstate}
 		return kmsAsk(k, func(cmd *cobra.Command, a *kmsAdmin, given []string) error {
-			if r.Uuid, err = nodeArg(given[0]); err != nil {
+			if r.Node, err = nodeArg(given[0]); err != nil {
 				return err
 			}
 			if some {
-				now, err := a.own(cmd, r.GetUuid())
+				now, err := a.own(cmd, r.GetNode())
 				if err != nil {
 					return err
 				}
 				if r.Policy, err = p.change(cmd, now); err != nil {
 					return err
 				}
+				r.Expected = now
 			}
 			n, err := a.ApproveNode(cmd.Context(), r)
 			return changed(cmd, n, err)
@@ -151,10 +156,10 @@ func changed(cmd *cobra.Command, n *wire.Node, err error) error {
 	if v.Expires != nil {
 		more += " until " + v.expiresText()
 	}
-	if v.Policy != nil {
-		more += ", " + v.Policy.String()
+	if n.GetState() == wire.NodeState_NODE_STATE_APPROVED {
+		more += ", " + v.Holds.String()
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "node %s is %s%s\n", plain(v.UUID), v.State, more)
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "node %s is %s%s\n", plain(v.Node), v.State, more)
 	return err
 }
 
@@ -178,9 +183,11 @@ func kmsNodeFreeze(k *kmsTarget) *cobra.Command {
 		Use:   "freeze NODE",
 		Short: "Refuse a node for now; thaw takes it back",
 		Long: `Refuses an approved node until it is thawed or approved anew. Its keys, networks and
-limit are kept. It holds on all servers within a second. Needs the role operator.`,
+limit are kept. It holds on all servers within a second. If the audit log is full it
+is done all the same: the error says so, and the record follows when there is room.
+Needs the role operator.`,
 	}, func(cmd *cobra.Command, a *kmsAdmin, uuid, reason string) (*wire.Node, error) {
-		return a.FreezeNode(cmd.Context(), &wire.FreezeNodeRequest{Uuid: uuid, Reason: reason})
+		return a.FreezeNode(cmd.Context(), &wire.FreezeNodeRequest{Node: uuid, Reason: reason})
 	})
 }
 
@@ -190,7 +197,7 @@ func kmsNodeThaw(k *kmsTarget) *cobra.Command {
 		Short: "Take a freeze back",
 		Long:  `Lets a frozen node in again, as it was. Needs the role operator.`,
 	}, func(cmd *cobra.Command, a *kmsAdmin, uuid, reason string) (*wire.Node, error) {
-		return a.ThawNode(cmd.Context(), &wire.ThawNodeRequest{Uuid: uuid, Reason: reason})
+		return a.ThawNode(cmd.Context(), &wire.ThawNodeRequest{Node: uuid, Reason: reason})
 	})
 }
 
@@ -199,10 +206,11 @@ func kmsNodeRevoke(k *kmsTarget) *cobra.Command {
 		Use:   "revoke NODE",
 		Short: "Shut a node out",
 		Long: `Refuses a node, also one that was never seen, on all servers within a second. Its
-keys are kept, and approve --reinstate takes it back; forget destroys them. Needs
-the role admin.`,
+keys are kept, and approve --reinstate takes it back; forget destroys them. If the
+audit log is full it is done all the same: the error says so, and the record follows
+when there is room. Needs the role admin.`,
 	}, func(cmd *cobra.Command, a *kmsAdmin, uuid, reason string) (*wire.Node, error) {
-		return a.RevokeNode(cmd.Context(), &wire.RevokeNodeRequest{Uuid: uuid, Reason: reason})
+		return a.RevokeNode(cmd.Context(), &wire.RevokeNodeRequest{Node: uuid, Reason: reason})
 	})
 }
 
@@ -229,12 +237,41 @@ retire --kek). Needs the role admin.`,
 		if err := typed(cmd, *again, "All that was sealed for node "+uuid+" will be lost for good", uuid); err != nil {
 			return err
 		}
-		r, err := a.ForgetNode(cmd.Context(), &wire.ForgetNodeRequest{Uuid: uuid, Confirm: uuid, Reason: *reason})
+		r, err := a.ForgetNode(cmd.Context(), &wire.ForgetNodeRequest{Node: uuid, Confirm: uuid, Reason: *reason})
 		if err != nil {
 			return err
 		}
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "node %s is forgotten; key versions destroyed: %d\n", uuid, r.GetDestroyedKeys())
 		return err
 	})
+	return cmd
+}
+
+func kmsNodePurge(k *kmsTarget) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "purge",
+		Short: "Take away nodes that wait for approval since long",
+		Long: `Takes away the nodes that asked for the first time before a time, wait for approval
+and never had a key, as if they had never asked: names that somebody made up take up
+the room for those that wait. Whoever of them is a node asks again. Needs the role
+admin.`,
+		Args: args(),
+	}
+	before := cmd.Flags().String("pending-before", "", "`TIME` before which they asked: 2026-12-31T12:00:00Z, or ago: 72h")
+	reason := reasonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, given []string) error {
+		at, err := agoFlag("pending-before", *before)
+		if err != nil {
+			return err
+		}
+		return kmsAsk(k, func(cmd *cobra.Command, a *kmsAdmin, _ []string) error {
+			r, err := a.PurgeNodes(cmd.Context(), &wire.PurgeNodesRequest{PendingBefore: at, Reason: *reason})
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "nodes taken away that waited since before %s: %d\n", timeText(timeOf(at)), r.GetPurged())
+			return err
+		})(cmd, given)
+	}
 	return cmd
 }

@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"net/netip"
+	"strconv"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
@@ -24,8 +26,8 @@ type policyFlags struct {
 }
 
 func (p *policyFlags) flags(cmd *cobra.Command) {
-	cmd.Flags().StringSliceVar(&p.networks, "network", nil, "`NETWORKS` that requests may come from, such as 192.0.2.0/24; none takes them away")
-	cmd.Flags().Uint32Var(&p.perHour, "per-hour", 0, "`NUMBER` of unseals of a node in an hour; 0 is no limit")
+	cmd.Flags().StringSliceVar(&p.networks, "network", nil, "`NETWORKS` that requests may come from, such as 192.0.2.0/24; none takes them away, and for a node leaves the default's")
+	cmd.Flags().Uint32Var(&p.perHour, "per-hour", 0, "`NUMBER` of unseals of a node in an hour; 0 is no limit, and for a node the default's")
 	cmd.Flags().Uint32Var(&p.burst, "burst", 0, "`NUMBER` of unseals at once after a quiet time; 0 is as many as in an hour")
 }
 
@@ -68,7 +70,7 @@ func (p *policyFlags) change(cmd *cobra.Command, now *wire.Policy) (*wire.Policy
 
 // getPolicy asks for a node's policy; for the default with "".
 func (a *kmsAdmin) getPolicy(cmd *cobra.Command, uuid string) (*wire.GetPolicyResponse, error) {
-	return a.GetPolicy(cmd.Context(), &wire.GetPolicyRequest{Uuid: uuid})
+	return a.GetPolicy(cmd.Context(), &wire.GetPolicyRequest{Node: uuid})
 }
 
 func kmsPolicyShow(k *kmsTarget) *cobra.Command {
@@ -87,24 +89,42 @@ func kmsPolicyShow(k *kmsTarget) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		v := newPolicyView(r.GetPolicy())
-		if uuid == "" {
-			v = v.with(r.GetEnrolment())
-		}
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), struct {
-				Node      string `json:"node,omitempty"`
-				Inherited bool   `json:"inherited"`
-				kmsPolicyView
-			}{uuid, r.GetInherited(), v})
-		}
-		if r.GetInherited() {
-			who += " (it has none of its own, this is the default)"
-		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", who, v)
-		return err
+		return showPolicy(cmd.OutOrStdout(), uuid, who, r, *asJSON)
 	})
 	return cmd
+}
+
+// showPolicy shows the default policy; of a node its own, and what holds.
+func showPolicy(out io.Writer, uuid, who string, r *wire.GetPolicyResponse, asJSON bool) error {
+	v := newPolicyView(r.GetPolicy())
+	if asJSON && uuid == "" {
+		return printJSON(out, v.with(r.GetEnrolment()))
+	}
+	if asJSON {
+		var own *kmsPolicyView
+		if !r.GetInherited() {
+			own = &v
+		}
+		return printJSON(out, struct {
+			Node  string         `json:"node"`
+			Own   *kmsPolicyView `json:"policy"` // null: none of its own
+			Holds *kmsEffective  `json:"effective"`
+		}{uuid, own, newEffective(r.GetEffective())})
+	}
+	if uuid == "" {
+		_, err := fmt.Fprintf(out, "%s: %s\n", who, v.with(r.GetEnrolment()))
+		return err
+	}
+	_, err := fmt.Fprintf(out, "%s: %s\nin force: %s\n", who, ownText(v, r.GetInherited()), newEffective(r.GetEffective()))
+	return err
+}
+
+// ownText says what a node has of its own, if it has.
+func ownText(v kmsPolicyView, inherited bool) string {
+	if inherited {
+		return "none of its own"
+	}
+	return v.own()
 }
 
 // nodeOrDefault reads an argument that names a node, if there is one.
@@ -125,20 +145,24 @@ func kmsPolicySet(k *kmsTarget) *cobra.Command {
 		Short: "Change the default policy, or that of a node",
 		Long: `Changes what is given and leaves the rest as it is: without NODE the default policy,
 which holds for all nodes; with it the node's own. A node's networks hold besides
-those of the default policy, its limit in the place of theirs. Before a default
-policy is set, kms policy test says whom it would refuse. Needs the role admin.`,
+those of the default policy, its limit in the place of theirs.
+
+A new default policy that refuses nodes which are served now, as kms policy test
+shows them, is asked about: type their number, or give it with --confirm. If someone
+else changes the policy at the same time, nothing is changed. Needs the role admin.`,
 		Args: maybe("NODE"),
 	}
 	p.flags(cmd)
 	enrol := cmd.Flags().String("enrol", "", "what becomes of nodes that are not known: `allow-list` has an operator approve each, open lets in whoever seals first")
 	inherit := cmd.Flags().Bool("inherit", false, "take the node's own policy away, so that the default applies")
 	reason := reasonFlag(cmd)
+	again := confirmFlag(cmd, "NUMBER")
 	cmd.RunE = func(cmd *cobra.Command, given []string) error {
 		uuid, _, err := nodeOrDefault(given)
 		some, wrong := p.given(cmd)
 		r := &wire.SetPolicyRequest{Reason: *reason, Target: &wire.SetPolicyRequest_Default{Default: true}}
 		if uuid != "" {
-			r.Target = &wire.SetPolicyRequest_Uuid{Uuid: uuid}
+			r.Target = &wire.SetPolicyRequest_Node{Node: uuid}
 		}
 		switch {
 		case err != nil:
@@ -159,11 +183,12 @@ policy is set, kms policy test says whom it would refuse. Needs the role admin.`
 		}
 		return kmsAsk(k, func(cmd *cobra.Command, a *kmsAdmin, given []string) error {
 			if !*inherit {
-				now, err := a.own(cmd, uuid)
-				if err != nil {
+				if err := a.prepare(cmd, &p, uuid, r); err != nil {
 					return err
 				}
-				if r.Policy, err = p.change(cmd, now); err != nil {
+			}
+			if uuid == "" && some {
+				if err := a.confirmDefault(cmd, r.GetPolicy(), *again); err != nil {
 					return err
 				}
 			}
@@ -173,12 +198,51 @@ policy is set, kms policy test says whom it would refuse. Needs the role admin.`
 	return cmd
 }
 
-// own is the policy that a change begins with: a node's own, none for one that is not
-// known, or the default.
+// prepare makes the new policy of the one that there is, and has the change refused if
+// that is another one by then.
+func (a *kmsAdmin) prepare(cmd *cobra.Command, p *policyFlags, uuid string, r *wire.SetPolicyRequest) (err error) {
+	if uuid != "" {
+		r.Expected, err = a.own(cmd, uuid)
+	} else {
+		var now *wire.GetPolicyResponse
+		now, err = a.getPolicy(cmd, "")
+		if r.Expected = now.GetPolicy(); r.GetEnrolment() != wire.Enrolment_ENROLMENT_UNSPECIFIED {
+			r.ExpectedEnrolment = now.GetEnrolment()
+		}
+	}
+	if err == nil {
+		r.Policy, err = p.change(cmd, r.GetExpected())
+	}
+	return err
+}
+
+// confirmDefault asks about a default policy that refuses nodes which are served.
+func (a *kmsAdmin) confirmDefault(cmd *cobra.Command, p *wire.Policy, given string) error {
+	all, err := a.refusedBy(cmd, &wire.TestPolicyRequest{Policy: p})
+	if err != nil {
+		return err
+	}
+	refused := 0
+	for _, r := range all {
+		if r.Verdict == "refused" {
+			refused++
+		}
+	}
+	if open := len(all) - refused; open > 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "nodes that the server has not seen since its start, and that cannot be judged: %d (cryptctl kms policy test shows them)\n", open)
+	}
+	if refused == 0 {
+		return nil
+	}
+	return typed(cmd, given, fmt.Sprintf("This default policy refuses %d nodes that are served now (cryptctl kms policy test shows them)", refused), strconv.Itoa(refused))
+}
+
+// own is the policy that a change begins with: a node's own, an empty one for a node
+// that has none or is not known, or the default.
 func (a *kmsAdmin) own(cmd *cobra.Command, uuid string) (*wire.Policy, error) {
 	r, err := a.getPolicy(cmd, uuid)
 	if uuid != "" && (r.GetInherited() || refusedAs(err, codes.NotFound)) {
-		return nil, nil
+		return &wire.Policy{}, nil
 	}
 	return r.GetPolicy(), err
 }
@@ -188,22 +252,18 @@ func (a *kmsAdmin) setPolicy(cmd *cobra.Command, r *wire.SetPolicyRequest) error
 	if err != nil {
 		return err
 	}
-	now, err := a.getPolicy(cmd, r.GetUuid())
+	now, err := a.getPolicy(cmd, r.GetNode())
 	if err != nil {
 		return err
 	}
-	was := newPolicyView(before.GetPrevious()).with(before.GetPreviousEnrolment()).String()
-	is := newPolicyView(now.GetPolicy()).String()
-	switch own := len(before.GetPrevious().GetNetworks()) > 0 || before.GetPrevious().GetRate() != nil; {
-	case r.GetUuid() == "":
-		is = newPolicyView(now.GetPolicy()).with(now.GetEnrolment()).String()
-	case !own:
-		was = "none of its own"
+	was, is := newPolicyView(before.GetPrevious()), newPolicyView(now.GetPolicy())
+	if r.GetNode() == "" {
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "before: %s\nnow:    %s\n", was.with(before.GetPreviousEnrolment()), is.with(now.GetEnrolment()))
+		return err
 	}
-	if now.GetInherited() {
-		is = "none of its own; the default is " + is
-	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "before: %s\nnow:    %s\n", was, is)
+	none := len(was.Networks) == 0 && was.PerHour == 0
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "before:   %s\nnow:      %s\nin force: %s\n",
+		ownText(was, none), ownText(is, now.GetInherited()), newEffective(now.GetEffective()))
 	return err
 }
 

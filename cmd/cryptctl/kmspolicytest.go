@@ -70,7 +70,7 @@ since its start cannot be judged if networks decide, and is shown as such.`,
 }
 
 func (t *kmsTrial) request(uuid string, at *timestamppb.Timestamp) (*wire.ExplainRequest, error) {
-	r := &wire.ExplainRequest{Uuid: uuid, Address: t.address, At: at}
+	r := &wire.ExplainRequest{Node: uuid, Address: t.address, At: at}
 	if _, err := netip.ParseAddr(t.address); err != nil {
 		return nil, usageError("--address %q: give the address that the node would call from", t.address)
 	}
@@ -88,7 +88,7 @@ func (t *kmsTrial) request(uuid string, at *timestamppb.Timestamp) (*wire.Explai
 // explain asks about one request of a node.
 func (t *kmsTrial) explain(cmd *cobra.Command, a *kmsAdmin, r *wire.ExplainRequest, asJSON bool) error {
 	if t.some {
-		now, err := a.own(cmd, r.GetUuid())
+		now, err := a.own(cmd, r.GetNode())
 		if err != nil {
 			return err
 		}
@@ -103,11 +103,11 @@ func (t *kmsTrial) explain(cmd *cobra.Command, a *kmsAdmin, r *wire.ExplainReque
 	if asJSON {
 		return printJSON(cmd.OutOrStdout(), struct {
 			Allowed bool   `json:"allowed"`
-			Reason  string `json:"reason"`
+			Code    string `json:"code"`
 			Rule    string `json:"rule"`
 			Detail  string `json:"detail"`
 			Retry   int64  `json:"retry_after_seconds,omitempty"`
-		}{d.GetAllowed(), d.GetReason(), d.GetRule(), d.GetDetail(), d.GetRetryAfter().GetSeconds()})
+		}{d.GetAllowed(), d.GetCode(), d.GetRule(), d.GetDetail(), d.GetRetryAfter().GetSeconds()})
 	}
 	verdict := "allowed"
 	if !d.GetAllowed() {
@@ -122,10 +122,10 @@ func (t *kmsTrial) explain(cmd *cobra.Command, a *kmsAdmin, r *wire.ExplainReque
 
 // kmsRefused is a node that a new default policy refuses, or that cannot be judged.
 type kmsRefused struct {
-	UUID    string `json:"uuid"`
+	Node    string `json:"node"`
 	Verdict string `json:"verdict"` // refused, or not-judged
 	Address string `json:"address,omitempty"`
-	Reason  string `json:"reason,omitempty"`
+	Code    string `json:"code,omitempty"`
 	Rule    string `json:"rule,omitempty"`
 	Detail  string `json:"detail"`
 }
@@ -140,16 +140,7 @@ func (t *kmsTrial) judge(cmd *cobra.Command, a *kmsAdmin, at *timestamppb.Timest
 	if err != nil {
 		return err
 	}
-	all := []kmsRefused{}
-	s, err := a.TestPolicy(cmd.Context(), &wire.TestPolicyRequest{Policy: p, At: at})
-	err = each(s, err, func(r *wire.Refusal) error {
-		one := kmsRefused{r.GetUuid(), "refused", r.GetAddress(), r.GetReason(), r.GetRule(), r.GetDetail()}
-		if r.GetNotJudged() {
-			one.Verdict = "not-judged"
-		}
-		all = append(all, one)
-		return nil
-	})
+	all, err := a.refusedBy(cmd, &wire.TestPolicyRequest{Policy: p, At: at})
 	if err != nil {
 		return err
 	}
@@ -157,6 +148,21 @@ func (t *kmsTrial) judge(cmd *cobra.Command, a *kmsAdmin, at *timestamppb.Timest
 		return printJSON(cmd.OutOrStdout(), all)
 	}
 	return writeRefused(cmd.OutOrStdout(), newPolicyView(p), all)
+}
+
+// refusedBy are the nodes that a new default policy refuses, or that cannot be judged.
+func (a *kmsAdmin) refusedBy(cmd *cobra.Command, q *wire.TestPolicyRequest) ([]kmsRefused, error) {
+	all := []kmsRefused{}
+	s, err := a.TestPolicy(cmd.Context(), q)
+	err = each(s, err, func(r *wire.Refusal) error {
+		one := kmsRefused{r.GetNode(), "refused", r.GetAddress(), r.GetCode(), r.GetRule(), r.GetDetail()}
+		if r.GetNotJudged() {
+			one.Verdict = "not-judged"
+		}
+		all = append(all, one)
+		return nil
+	})
+	return all, err
 }
 
 func writeRefused(out io.Writer, p kmsPolicyView, all []kmsRefused) error {
@@ -168,7 +174,7 @@ func writeRefused(out io.Writer, p kmsPolicyView, all []kmsRefused) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "NODE\tVERDICT\tADDRESS\tRULE\tDETAIL")
 	for _, r := range all {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", plain(r.UUID), r.Verdict, dash(r.Address), dash(r.Rule), dash(r.Detail))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", plain(r.Node), r.Verdict, dash(r.Address), dash(r.Rule), dash(r.Detail))
 	}
 	return w.Flush()
 }

@@ -25,7 +25,7 @@ import (
 )
 
 func kmsServeCommand() *cobra.Command {
-	var path string
+	var path, lost string
 	var plaintext, hiding bool
 	cmd := &cobra.Command{
 		Use:   "serve [DIRECTORY]",
@@ -36,7 +36,9 @@ TLS 1.3. A first signal has calls under way answered and then ends it, a second 
 ends it at once; neither loses anything that was acknowledged.
 
 An etcd or a Vault that is not there does not keep it from starting: nodes are told
-to try later, and /readyz and the log say what is missing, until it is there.`,
+to try later, and /readyz and the log say what is missing, until it is there. A
+keyset file that is not that of the store keeps it from starting (with etcd: from
+sealing); docs/kms.md, "The keyset is lost", says what to do.`,
 		Args: func(cmd *cobra.Command, given []string) error {
 			if len(given) > 1 {
 				return args("")(cmd, given)
@@ -45,6 +47,7 @@ to try later, and /readyz and the log say what is missing, until it is there.`,
 		},
 	}
 	cmd.Flags().StringVar(&path, "config", "", "configuration `FILE`; default "+kmsConfigName+" in the directory")
+	cmd.Flags().StringVar(&lost, "lost-kek", "", "go on without this `VERSION` of the key-encryption key, of which no copy is left: the keys that it wraps, and what nodes sealed with them, are lost")
 	cmd.Flags().BoolVar(&plaintext, "plaintext-exposes-keys", false, "serve nodes without TLS: whoever is on the way reads their disk keys")
 	cmd.Flags().BoolVar(&hiding, "oracle-hiding", false, "answer unseals that are refused with random bytes, as the reference server does: a node cannot tell a freeze from a changed key, and may give up its slot; limits are still told, and show that a node is known")
 	cmd.RunE = func(cmd *cobra.Command, given []string) error {
@@ -62,6 +65,9 @@ to try later, and /readyz and the log say what is missing, until it is there.`,
 		defer k.close()
 		k.startLog(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 		if err := k.open(cmd.Context()); err != nil {
+			return err
+		}
+		if err := k.checkKEK(cmd.Context(), lost); err != nil {
 			return err
 		}
 		return k.serve(cmd.Context(), func(o *server.Options) {
@@ -120,7 +126,7 @@ func (k *kmsServer) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	k.keeper, err = keeper.New(ctx, keeper.Options{Store: k.store, KEK: k.kek, Audit: k.audit, Rules: k.config.rules(), Import: reference})
+	k.keeper, err = keeper.New(ctx, keeper.Options{Store: k.store, KEK: k.kek, Audit: k.audit, Rules: k.config.rules(), Import: reference, Log: k.log})
 	if err != nil {
 		reference.Wipe()
 		return err
@@ -171,7 +177,10 @@ func (k *kmsServer) reference() (*blob.Reference, error) {
 func (k *kmsServer) tls(auth tls.ClientAuthType) (*tls.Config, error) {
 	r, err := pki.NewReloader(pki.Files{
 		Cert: k.config.TLS.Certificate, Key: k.config.TLS.Key, Authorities: k.config.TLS.Authorities, ClientAuth: auth,
-		Reloaded: reloaded(k.log, "server"),
+		Reloaded: func(err error) {
+			reloaded(k.log, "server")(err)
+			k.warn(time.Now())
+		},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
@@ -211,6 +220,7 @@ func (k *kmsServer) serve(ctx context.Context, change func(*server.Options)) err
 		return err
 	}
 	change(&o)
+	k.warn(time.Now())
 	s, err := server.New(o)
 	if err != nil {
 		return err

@@ -1,14 +1,11 @@
 package main
 
 import (
-	"context"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,7 +28,8 @@ func kmsAuditTail(k *kmsTarget) *cobra.Command {
 		Short: "Show the last records of the audit log, and with --follow those that come",
 		Long: `Shows who asked for what, when and from where, and what became of it. LOG is the
 directory of an audit log (kms/audit); without it the key server is asked. Servers
-that share a store have a log each.
+that share a store have a log each. A server that ends the connection, or is started
+anew, is asked again: nothing is left out.
 
 With --json it is one array; with --follow there is no end to it, and each line is a
 JSON value of its own.`,
@@ -48,9 +46,16 @@ JSON value of its own.`,
 			}
 		}
 		show := &kmsRecords{out: cmd.OutOrStdout(), json: *asJSON, follow: t.follow}
-		if len(given) > 0 {
+		switch {
+		case len(given) > 0:
 			err = t.local(cmd.Context(), given[0], show)
-		} else {
+		case t.follow:
+			f := kmsFollower{kmsTail: &t, dial: k.dial, wait: time.Second, note: func(err error) {
+				fmt.Fprintf(cmd.ErrOrStderr(), "note: %v; trying again until a signal ends it\n", err)
+			}}
+			k.noteEnd(cmd.ErrOrStderr())
+			err = f.follow(cmd.Context(), show)
+		default:
 			err = kmsAsk(k, func(cmd *cobra.Command, a *kmsAdmin, _ []string) error { return t.remote(cmd.Context(), a, show) })(cmd, given)
 		}
 		if t.follow && cmd.Context().Err() != nil {
@@ -61,63 +66,13 @@ JSON value of its own.`,
 	return cmd
 }
 
-func (t *kmsTail) remote(ctx context.Context, a *kmsAdmin, show *kmsRecords) error {
-	s, err := a.TailAudit(ctx, &wire.TailAuditRequest{LastRecords: t.lines, Uuid: t.node, Follow: t.follow})
-	return each(s, err, func(r *wire.AuditRecord) error { return show.record(recordOf(r)) })
-}
-
 func (t *kmsTail) wants(r audit.Record) bool { return t.node == "" || r.Node == t.node }
-
-// local reads a directory, and looks at it again when its files change.
-func (t *kmsTail) local(ctx context.Context, dir string, show *kmsRecords) error {
-	if _, err := os.ReadDir(dir); err != nil {
-		return fmt.Errorf("%w; give the directory of an audit log", err)
-	}
-	from, err := audit.Last(dir, int(t.lines), t.wants)
-	if err != nil {
-		return err
-	}
-	for was := int64(-1); ; {
-		size := logSize(dir) // before it is read: what comes meanwhile is read the next time
-		if size != was {
-			for r, err := range audit.Read(dir, from) {
-				if err != nil {
-					return err
-				}
-				if from = r.Seq + 1; !t.wants(r) {
-					continue
-				}
-				if err := show.record(r); err != nil {
-					return err
-				}
-			}
-		}
-		if was = size; !t.follow {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(500 * time.Millisecond):
-		}
-	}
-}
-
-func logSize(dir string) (all int64) {
-	names, _ := filepath.Glob(filepath.Join(dir, "*.jsonl"))
-	for _, name := range names {
-		if info, err := os.Stat(name); err == nil {
-			all += info.Size()
-		}
-	}
-	return all
-}
 
 // recordOf is a record that came from a server.
 func recordOf(r *wire.AuditRecord) audit.Record {
 	out := audit.Record{Head: audit.Head{Seq: r.GetSequence()}, Prev: audit.Head{Seq: r.GetSequence() - 1}, Event: audit.Event{
-		Time: r.GetTime().AsTime(), Op: r.GetAction(), Node: r.GetUuid(), Source: r.GetAddress(), Actor: r.GetActor(),
-		Outcome: r.GetOutcome(), Reason: r.GetReason(), Rule: r.GetRule(), KeyVersion: r.GetKeyVersion(), Detail: r.GetDetail(),
+		Time: r.GetTime().AsTime(), Op: r.GetOp(), Node: r.GetNode(), Address: r.GetAddress(), Actor: r.GetActor(), Role: r.GetRole(), Serial: r.GetSerial(),
+		Outcome: r.GetOutcome(), Code: r.GetCode(), Reason: r.GetReason(), Before: r.GetBefore(), After: r.GetAfter(), Rule: r.GetRule(), KeyVersion: r.GetKeyVersion(), Detail: r.GetDetail(),
 	}}
 	copy(out.Hash[:], r.GetHash())
 	copy(out.Prev.Hash[:], r.GetPrevious())
@@ -153,12 +108,12 @@ func (k *kmsRecords) record(r audit.Record) error {
 		return err
 	}
 	why := plain(r.Outcome)
-	for _, more := range []string{r.Reason, r.Rule, r.Detail} {
+	for _, more := range []string{r.Code, r.Rule, r.Change(), r.Reason, r.Detail} {
 		if more != "" {
 			why += ", " + plain(more)
 		}
 	}
-	who := r.Source
+	who := r.Address
 	if r.Actor != "" {
 		who = r.Actor + " " + who
 	}

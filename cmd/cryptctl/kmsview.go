@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -15,31 +14,32 @@ import (
 
 // kmsNodeView is a node for people and for JSON.
 type kmsNodeView struct {
-	UUID     string         `json:"uuid"`
+	Node     string         `json:"node"`
 	State    string         `json:"state"` // pending, approved, frozen, revoked or forgotten
 	Reason   string         `json:"reason,omitempty"`
 	First    *time.Time     `json:"first_seen,omitempty"`
-	Approved *time.Time     `json:"approved,omitempty"`
-	Expires  *time.Time     `json:"expires,omitempty"`
+	Approved *time.Time     `json:"approved_at,omitempty"` // by an operator
+	Expires  *time.Time     `json:"expires_at,omitempty"`
 	Seen     *time.Time     `json:"last_seen,omitempty"`     // by this server, since its start
 	Unsealed *time.Time     `json:"last_unsealed,omitempty"` // the same
-	Address  string         `json:"last_address,omitempty"`
-	Policy   *kmsPolicyView `json:"policy,omitempty"` // its own
+	Address  string         `json:"address,omitempty"`       // where it called from last
+	Policy   *kmsPolicyView `json:"policy,omitempty"`        // its own
+	Holds    *kmsEffective  `json:"effective,omitempty"`
 	Keys     []kmsNodeKey   `json:"keys"`
 }
 
 type kmsNodeKey struct {
 	Version uint32     `json:"version"`
-	Created *time.Time `json:"created,omitempty"`
+	Created *time.Time `json:"created_at,omitempty"`
 	Primary bool       `json:"primary"`
 	KEK     string     `json:"kek_version"`
 }
 
 func newKMSNode(n *wire.Node) kmsNodeView {
 	out := kmsNodeView{
-		UUID: n.GetUuid(), State: stateText(n.GetState()), Reason: n.GetReason(), Address: n.GetLastAddress(), Keys: []kmsNodeKey{},
-		First: timeOf(n.GetFirstSeen()), Approved: timeOf(n.GetApproved()), Expires: timeOf(n.GetExpires()),
-		Seen: timeOf(n.GetLastSeen()), Unsealed: timeOf(n.GetLastUnsealed()),
+		Node: n.GetNode(), State: stateText(n.GetState()), Reason: n.GetReason(), Address: n.GetAddress(), Keys: []kmsNodeKey{},
+		First: timeOf(n.GetFirstSeen()), Approved: timeOf(n.GetApprovedAt()), Expires: timeOf(n.GetExpiresAt()),
+		Seen: timeOf(n.GetLastSeen()), Unsealed: timeOf(n.GetLastUnsealed()), Holds: newEffective(n.GetEffective()),
 	}
 	if n.GetPolicy() != nil {
 		p := newPolicyView(n.GetPolicy())
@@ -54,7 +54,7 @@ func newKMSNode(n *wire.Node) kmsNodeView {
 // stateNames are the states in the words of the policy.
 func stateNames() map[wire.NodeState]policy.State {
 	return map[wire.NodeState]policy.State{
-		wire.NodeState_NODE_STATE_PENDING: policy.Pending, wire.NodeState_NODE_STATE_ACTIVE: policy.Approved,
+		wire.NodeState_NODE_STATE_PENDING: policy.Pending, wire.NodeState_NODE_STATE_APPROVED: policy.Approved,
 		wire.NodeState_NODE_STATE_FROZEN: policy.Frozen, wire.NodeState_NODE_STATE_REVOKED: policy.Revoked,
 		wire.NodeState_NODE_STATE_FORGOTTEN: policy.Forgotten,
 	}
@@ -113,25 +113,26 @@ func writeNodes(out io.Writer, nodes []kmsNodeView) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "NODE\tSTATE\tKEYS\tLAST SEEN\tADDRESS\tEXPIRES\tREASON")
 	for _, n := range nodes {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%s\n", plain(n.UUID), n.State, len(n.Keys), timeText(n.Seen), dash(n.Address), n.expiresText(), dash(n.Reason))
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%s\n", plain(n.Node), n.State, len(n.Keys), timeText(n.Seen), dash(n.Address), n.expiresText(), dash(n.Reason))
 	}
 	return w.Flush()
 }
 
 func (n kmsNodeView) write(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "node\t%s\nstate\t%s\n", plain(n.UUID), n.State)
+	fmt.Fprintf(w, "node\t%s\nstate\t%s\n", plain(n.Node), n.State)
 	fmt.Fprintf(w, "reason\t%s\n", dash(n.Reason))
 	fmt.Fprintf(w, "first seen\t%s\n", timeText(n.First))
-	fmt.Fprintf(w, "approved\t%s\n", timeText(n.Approved))
+	fmt.Fprintf(w, "approved at\t%s\n", timeText(n.Approved))
 	fmt.Fprintf(w, "expires\t%s\n", n.expiresText())
 	fmt.Fprintf(w, "last seen\t%s, from %s (since the server started)\n", timeText(n.Seen), dash(n.Address))
 	fmt.Fprintf(w, "last unsealed\t%s\n", timeText(n.Unsealed))
 	if n.Policy == nil {
-		fmt.Fprintln(w, "policy\tthe default")
+		fmt.Fprintln(w, "own policy\tnone")
 	} else {
-		fmt.Fprintf(w, "policy\t%s\n", n.Policy)
+		fmt.Fprintf(w, "own policy\t%s\n", n.Policy.own())
 	}
+	fmt.Fprintf(w, "in force\t%s\n", n.Holds)
 	for _, k := range n.Keys {
 		primary := ""
 		if k.Primary {
@@ -140,52 +141,4 @@ func (n kmsNodeView) write(out io.Writer) error {
 		fmt.Fprintf(w, "key %d\tof %s, wrapped by %s%s\n", k.Version, timeText(k.Created), dash(k.KEK), primary)
 	}
 	return w.Flush()
-}
-
-// kmsPolicyView is a policy for people and for JSON.
-type kmsPolicyView struct {
-	Networks []string `json:"networks"` // none: any
-	PerHour  uint32   `json:"per_hour"` // 0: no limit
-	Burst    uint32   `json:"burst"`    // 0: as many as per_hour
-	Enrol    string   `json:"enrol,omitempty"`
-}
-
-func newPolicyView(p *wire.Policy) kmsPolicyView {
-	v := kmsPolicyView{Networks: append([]string{}, p.GetNetworks()...)}
-	v.PerHour, v.Burst = p.GetRate().GetPerHour(), p.GetRate().GetBurst()
-	return v
-}
-
-// with adds what becomes of nodes that are not known.
-func (p kmsPolicyView) with(e wire.Enrolment) kmsPolicyView {
-	switch e {
-	case wire.Enrolment_ENROLMENT_ALLOW_LIST:
-		p.Enrol = string(policy.AllowList)
-	case wire.Enrolment_ENROLMENT_OPEN:
-		p.Enrol = string(policy.Open)
-	}
-	return p
-}
-
-// String says all of it in one line.
-func (p kmsPolicyView) String() string {
-	text := "from any network"
-	if len(p.Networks) > 0 {
-		text = "from " + plain(strings.Join(p.Networks, ", "))
-	}
-	switch {
-	case p.PerHour == 0:
-		text += "; no limit of unseals"
-	case p.Burst == 0:
-		text += fmt.Sprintf("; %d unseals per hour", p.PerHour)
-	default:
-		text += fmt.Sprintf("; %d unseals per hour, %d at once", p.PerHour, p.Burst)
-	}
-	switch p.Enrol {
-	case string(policy.AllowList):
-		text += "; nodes that are not known wait for approval"
-	case string(policy.Open):
-		text += "; nodes that are not known are let in by their first seal"
-	}
-	return text
 }

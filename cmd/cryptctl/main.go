@@ -73,13 +73,13 @@ func run() int {
 	context.AfterFunc(ctx, stop)
 	cmd, started := root(), false
 	cmd.PersistentPreRun = func(*cobra.Command, []string) { started = true }
-	err := cmd.ExecuteContext(ctx)
+	ran, err := cmd.ExecuteContextC(ctx)
 	var exit *exitError
 	switch {
 	case err == nil:
 		return exitOK
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
-		fmt.Fprintln(os.Stderr, "cryptctl: interrupted; the header is as it was or as it was to be")
+		fmt.Fprintln(os.Stderr, "cryptctl:", interruptedText(ran))
 		return exitFailure
 	case errors.As(err, &exit):
 		if text := err.Error(); text != "" {
@@ -92,6 +92,18 @@ func run() int {
 		return exitUsage
 	}
 	return exitFailure
+}
+
+// interruptedText says what became of a command that a signal ended.
+func interruptedText(cmd *cobra.Command) string {
+	for cmd.Parent().HasParent() {
+		cmd = cmd.Parent()
+	}
+	switch cmd.Name() {
+	case "kms", "pki", "config", "tpm", "meta", "disk": // they write no header
+		return "interrupted before it was done"
+	}
+	return "interrupted; the header is as it was or as it was to be"
 }
 
 func root() *cobra.Command {

@@ -63,7 +63,7 @@ func applyCommand() *cobra.Command {
 effect now, on the next boot, or need a wipe. Modes:
 
   auto       at once; what needs a reboot brings one about
-  no-reboot  at once, or nothing is done
+  no-reboot  at once, or nothing is done, and the fields in the way are named
   staged     on the next boot
   try        at once, and taken back after a minute unless another apply follows
 
@@ -104,7 +104,7 @@ func writeApplied(cmd *cobra.Command, a node.Applied, err error, asJSON bool) er
 		return errors.Join(err, printJSON(cmd.OutOrStdout(), a))
 	}
 	for _, c := range a.Changes {
-		fmt.Fprintf(cmd.OutOrStdout(), "%s: %s (%s)\n", c.Volume, c.What, c.When)
+		fmt.Fprintln(cmd.OutOrStdout(), c)
 	}
 	return errors.Join(err, a.Status.WriteTable(cmd.OutOrStdout()))
 }

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -96,6 +97,33 @@ func (d *disk) rotate(head Head) error {
 	d.file.Close() // everything in it is synced
 	d.file, d.size = f, 0
 	return nil
+}
+
+// probeSize is room for some hundred records.
+const probeSize = 64 << 10
+
+// probe tries whether the disk has room, with a file of its own: the log must not
+// end in what is no record.
+func (d *disk) probe() error {
+	path := filepath.Join(d.dir, "probe")
+	f, err := d.open(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return fmt.Errorf("audit log: %w", err)
+	}
+	_, err = f.WriteAt(make([]byte, probeSize), 0)
+	if err = errors.Join(err, f.Close(), os.Remove(path)); err != nil {
+		return fmt.Errorf("audit log: try the disk: %w", err)
+	}
+	return nil
+}
+
+// free returns the bytes that are left for a user without special rights.
+func (d *disk) free() (int64, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(d.dir, &s); err != nil {
+		return 0, fmt.Errorf("audit log %s: %w", d.dir, err)
+	}
+	return int64(s.Bavail) * int64(s.Bsize), nil
 }
 
 func (d *disk) close() error {

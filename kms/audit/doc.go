@@ -26,6 +26,9 @@
 // as a head, the file's or one kept elsewhere, reaches. After kill -9 the log
 // opens again with every record that was returned for.
 //
+// Older files may be moved into an archive, in their order: [VerifyArchive] checks
+// them there, and Report.Before of what stays is the head that they end with.
+//
 // What it does not protect: someone who may write the directory can compute a new
 // chain and a new head. Keep [Log.Head] from time to time where they cannot write,
 // and give it to Verify. After a power cut, unlike a kill, the head may be a second

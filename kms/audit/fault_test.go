@@ -216,6 +216,25 @@ func FuzzVerify(f *testing.F) {
 	})
 }
 
+// TestLongestLine: whatever is in an event, a reader has room for its line.
+func TestLongestLine(t *testing.T) {
+	for _, c := range []string{"<", "\x00", "é", "\xff", "\\"} {
+		s := strings.Repeat(c, 10_000)
+		e := Event{Op: s, Node: s, Address: s, Actor: s, Role: s, Serial: s, Outcome: s, Code: s, Rule: s, KeyVersion: 1<<32 - 1, Before: s, After: s, Reason: s, Detail: s}
+		line, _ := link(nil, Head{Seq: 1<<64 - 2}, encode(e))
+		if len(line) >= MaxLine {
+			t.Errorf("%q: %d bytes", c, len(line))
+		}
+		if _, err := parse(line); err != nil {
+			t.Errorf("%q: %v", c, err)
+		}
+	}
+	e := Event{After: "networks=" + strings.Repeat("192.0.2.0/24,", 255)}
+	if text := string(encode(e)); !strings.Contains(text, e.After) {
+		t.Error("a change as long as they are is cut")
+	}
+}
+
 // FuzzEncode compares with encoding/json.
 func FuzzEncode(f *testing.F) {
 	f.Add("op", "node", "actor", "detail", uint32(7), int64(1), int64(2))
@@ -225,7 +244,7 @@ func FuzzEncode(f *testing.F) {
 		if at.Year() < 0 || at.Year() > 9999 {
 			t.Skip("no such JSON")
 		}
-		e := Event{Time: at, Op: clip(op), Node: clip(node), Source: clip(detail), Actor: clip(actor), Outcome: clip(node), Reason: clip(op), Rule: clip(actor), KeyVersion: version, Detail: clip(detail)}
+		e := Event{Time: at, Op: clip(op), Node: clip(node), Address: clip(detail), Actor: clip(actor), Role: clip(node), Serial: clip(op), Outcome: clip(node), Code: clip(op), Rule: clip(actor), KeyVersion: version, Before: clipChange(detail), After: clipChange(actor), Reason: clip(node), Detail: clip(detail)}
 		want, err := json.Marshal(e)
 		if err != nil {
 			t.Fatal(err)

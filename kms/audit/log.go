@@ -39,6 +39,8 @@ type Log struct {
 	head   Head   // as of the last group that was synced
 	closed bool
 	broken error // why no record can be written any more
+	failed error // why the last record, or trial, was not written
+	tried  time.Time
 
 	syncs atomic.Uint64 // of records
 
@@ -100,16 +102,44 @@ func (l *Log) lead(g *group) {
 	if l.head = head; errors.Is(g.err, ErrUnusable) {
 		l.broken = g.err
 	}
+	l.failed, l.tried = g.err, time.Now()
 	l.mu.Unlock()
 	close(g.done)
 }
 
-// Err says why the log takes no records until it is opened again; nil if it does.
+// Err says why the log takes no records: until it is opened again, or, with a full
+// disk, until one is written or [Log.Probe] finds room. It is what was found last.
 func (l *Log) Err() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.unusable()
+	if err := l.unusable(); err != nil {
+		return err
+	}
+	return l.failed
 }
+
+// idle is how long ago a record must have been written for Probe to try the disk.
+const idle = time.Second
+
+// Probe finds out whether the disk takes a record, unless one was written just now:
+// it writes a file beside the log, and removes it. It returns what Err does.
+func (l *Log) Probe() error {
+	l.turn <- struct{}{}
+	defer func() { <-l.turn }()
+	l.mu.Lock()
+	done := l.unusable() != nil || l.failed == nil && time.Since(l.tried) < idle
+	l.mu.Unlock()
+	if !done {
+		err := l.disk.probe()
+		l.mu.Lock()
+		l.failed, l.tried = err, time.Now()
+		l.mu.Unlock()
+	}
+	return l.Err()
+}
+
+// Free returns how many bytes the log's file system has left for it.
+func (l *Log) Free() (int64, error) { return l.disk.free() }
 
 func (l *Log) unusable() error {
 	if l.closed {

@@ -10,11 +10,26 @@ import (
 	"time"
 )
 
+// ErrUnfit is wrapped by errors of [Open] about a log that is not what was written,
+// or has lost its head, and that Options.Adopt takes as it is.
+var ErrUnfit = errors.New("the audit log does not fit its head")
+
+// unfit says what to do about such a log.
+func unfit(dir string, err error) error {
+	return &refusal{fmt.Errorf("%w; nothing was changed. Find out why and copy %s as evidence, then put back what is missing, or go on with what is there: cryptctl kms audit adopt %s", err, dir, dir)}
+}
+
+// refusal is an error that is ErrUnfit too, without its words.
+type refusal struct{ error }
+
+// Unwrap implements the interface of errors.Is.
+func (r *refusal) Unwrap() []error { return []error{r.error, ErrUnfit} }
+
 // Open opens the log in a directory, which is made if it is not there. What a
 // kill or a power cut left of records that no one was told of is put aside into a
 // file of its own. A log that ends before its head, or whose newest file is not
-// what was written, is refused with a [Fault]: see [Options] for one that is meant
-// to be so. Older files are left to [Verify].
+// what was written, is refused with [ErrUnfit] and a [Fault], and stays as it is: see
+// [Options] for one that is meant to be so. Older files are left to [Verify].
 func Open(dir string, o Options) (*Log, error) {
 	if o.FileSize <= 0 {
 		o.FileSize = DefaultFileSize
@@ -53,10 +68,12 @@ func (l *Log) recover() (note string, err error) {
 	switch {
 	case err != nil && len(names) == 0: // new, or killed before the first record
 		head = Head{}
+	case err != nil && !lostHead(err):
+		return "", err
 	case err != nil && !l.opts.Adopt:
-		return "", fmt.Errorf("%w; verify the log, then adopt it as it is or restore the head", err)
+		return "", unfit(dir, fmt.Errorf("the head is lost: %w", err))
 	case err != nil:
-		note = "head was missing or damaged"
+		note = "adopted: the head was missing or damaged"
 	}
 	v, path, err := newest(dir, names)
 	var fault *Fault
@@ -65,7 +82,7 @@ func (l *Log) recover() (note string, err error) {
 	}
 	if err := against(head, v, dir, fault); err != nil {
 		if !l.opts.Adopt {
-			return "", err
+			return "", unfit(dir, err)
 		}
 		note = "adopted: " + err.Error()
 	}
@@ -81,6 +98,13 @@ func (l *Log) recover() (note string, err error) {
 	}
 	l.head = v.last
 	return note, l.disk.begin(path, v.offset, v.last)
+}
+
+// lostHead tells a head that is missing or damaged from one that cannot be read
+// now.
+func lostHead(err error) bool {
+	_, damaged := errors.AsType[*Fault](err)
+	return damaged || errors.Is(err, fs.ErrNotExist)
 }
 
 // newest reads the last file of the log, or the one before it if a crash left

@@ -13,18 +13,35 @@ import (
 )
 
 // Event is what a record says. Empty members are left out. Strings longer than
-// 256 bytes are cut: some come from the network.
+// 256 bytes are cut: some come from the network. Before and After are made here, and
+// may have 4096; what JSON would escape in them becomes "?".
 type Event struct {
 	Time       time.Time `json:"time"`
 	Op         string    `json:"op"`                    // "seal", "unseal", "revoke", ...
 	Node       string    `json:"node,omitempty"`        // UUID, canonical; empty if the request had none
-	Source     string    `json:"source,omitempty"`      // network address
+	Address    string    `json:"address,omitempty"`     // network address, without the port
 	Actor      string    `json:"actor,omitempty"`       // who is proven to ask: a certificate's name, an operator
+	Role       string    `json:"role,omitempty"`        // of the actor
+	Serial     string    `json:"serial,omitempty"`      // number of the actor's certificate, in hex
 	Outcome    string    `json:"outcome,omitempty"`     // "allowed", "denied", "begun", "done", ...
-	Reason     string    `json:"reason,omitempty"`      // why, in a word
+	Code       string    `json:"code,omitempty"`        // why, in a word
 	Rule       string    `json:"rule,omitempty"`        // which rule decided
 	KeyVersion uint32    `json:"key_version,omitempty"` // of the node's key
+	Before     string    `json:"before,omitempty"`      // what a change replaced: "state=pending"
+	After      string    `json:"after,omitempty"`       // what it made; of one that is begun, what was asked for
+	Reason     string    `json:"reason,omitempty"`      // why, as the operator said
 	Detail     string    `json:"detail,omitempty"`      // for people
+}
+
+// Change is Before and After for people; "" for a record of no change.
+func (e Event) Change() string {
+	switch {
+	case e.Before == "":
+		return e.After
+	case e.After == "":
+		return e.Before + " -> nothing"
+	}
+	return e.Before + " -> " + e.After
 }
 
 // Head is a record's place in the chain: its number, from 1, and its hash. The
@@ -58,6 +75,7 @@ const MaxLine = 32 << 10
 
 const (
 	maxString = 256
+	maxChange = 4096
 	hashName  = `,"hash":"`
 	tailSize  = len(hashName) + 2*sha256.Size + len("\"}\n")
 )
@@ -71,27 +89,35 @@ func encode(e Event) []byte {
 	buf = append(buf, '"')
 	buf = appendMember(buf, `,"op":`, e.Op, true)
 	buf = appendMember(buf, `,"node":`, e.Node, false)
-	buf = appendMember(buf, `,"source":`, e.Source, false)
+	buf = appendMember(buf, `,"address":`, e.Address, false)
 	buf = appendMember(buf, `,"actor":`, e.Actor, false)
+	buf = appendMember(buf, `,"role":`, e.Role, false)
+	buf = appendMember(buf, `,"serial":`, e.Serial, false)
 	buf = appendMember(buf, `,"outcome":`, e.Outcome, false)
-	buf = appendMember(buf, `,"reason":`, e.Reason, false)
+	buf = appendMember(buf, `,"code":`, e.Code, false)
 	buf = appendMember(buf, `,"rule":`, e.Rule, false)
 	if e.KeyVersion > 0 {
 		buf = append(buf, `,"key_version":`...)
 		buf = strconv.AppendUint(buf, uint64(e.KeyVersion), 10)
 	}
+	buf = appendClipped(buf, `,"before":`, clipChange(e.Before), false)
+	buf = appendClipped(buf, `,"after":`, clipChange(e.After), false)
+	buf = appendMember(buf, `,"reason":`, e.Reason, false)
 	return appendMember(buf, `,"detail":`, e.Detail, false)
 }
 
 // appendMember appends a string, unless it is empty and may be left out.
 func appendMember(buf []byte, name, s string, always bool) []byte {
+	return appendClipped(buf, name, clip(s), always)
+}
+
+func appendClipped(buf []byte, name, s string, always bool) []byte {
 	if s == "" && !always {
 		return buf
 	}
-	s = clip(s)
 	buf = append(buf, name...)
 	for i := range len(s) {
-		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+		if escaped(s[i]) {
 			text, err := json.Marshal(s)
 			if err != nil {
 				panic(err) // of a string: never
@@ -104,6 +130,11 @@ func appendMember(buf []byte, name, s string, always bool) []byte {
 	return append(buf, '"')
 }
 
+// escaped reports whether encoding/json escapes a byte, or may.
+func escaped(c byte) bool {
+	return c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&'
+}
+
 func clip(s string) string {
 	if len(s) <= maxString {
 		return s
@@ -113,6 +144,28 @@ func clip(s string) string {
 		n--
 	}
 	return s[:n]
+}
+
+// clipChange keeps a change within the line, whatever is in it.
+func clipChange(s string) string {
+	if len(s) > maxChange {
+		s = s[:maxChange-3] + "..."
+	}
+	for i := range len(s) {
+		if escaped(s[i]) {
+			return string(printable([]byte(s)))
+		}
+	}
+	return s
+}
+
+func printable(s []byte) []byte {
+	for i, c := range s {
+		if escaped(c) {
+			s[i] = '?'
+		}
+	}
+	return s
 }
 
 // link appends the record with the given members to buf and returns its head.

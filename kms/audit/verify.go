@@ -160,6 +160,9 @@ type Report struct {
 	Records uint64
 	First   uint64 // number of the first record; above 1 when older files were archived
 	Last    Head
+	// Before is the record before the first one, as that names it: the head of what
+	// was archived before.
+	Before Head
 	// Unfinished is the length of a last line without an end, which no head
 	// names: a write that is going on, or was killed. The next Open puts it aside.
 	Unfinished int
@@ -179,11 +182,34 @@ func VerifyContext(ctx context.Context, dir string, heads ...Head) (Report, erro
 	if err != nil {
 		return Report{}, err
 	}
+	return verify(ctx, dir, append(heads, own))
+}
+
+// VerifyArchive checks files of a log that lie in a directory of their own: there is
+// no head, so that only heads from elsewhere show a cut end. One that lies before
+// the first of the files, or behind the last one, is an error too.
+func VerifyArchive(ctx context.Context, dir string, heads ...Head) (Report, error) {
+	if names, err := files(dir); err == nil && len(names) == 0 {
+		return Report{}, fmt.Errorf("%s has no file of an audit log", dir)
+	}
+	rep, err := verify(ctx, dir, heads)
+	for _, h := range heads {
+		if err == nil && h.Seq+1 < rep.First {
+			return rep, fmt.Errorf("%s begins with record %d: that of the head, %d, is in an older file", dir, rep.First, h.Seq)
+		}
+		if err == nil && h.Seq+1 == rep.First && h != rep.Before {
+			return rep, &Fault{Replaced, dir, 0, rep.First, fmt.Sprintf("record %d was written after another record %d than that of the head", rep.First, h.Seq)}
+		}
+	}
+	return rep, err
+}
+
+func verify(ctx context.Context, dir string, heads []Head) (Report, error) {
 	names, err := files(dir)
 	if err != nil {
 		return Report{}, err
 	}
-	v := Verifier{Heads: append(heads, own), stop: ctx.Err}
+	v := Verifier{Heads: heads, stop: ctx.Err}
 	var rep Report
 	for _, name := range names {
 		if err = v.file(filepath.Join(dir, name)); err != nil {
@@ -197,7 +223,7 @@ func VerifyContext(ctx context.Context, dir string, heads ...Head) (Report, erro
 		}
 	}
 	if v.begun {
-		rep.First, rep.Last, rep.Records = v.first.Seq+1, v.last, v.last.Seq-v.first.Seq
+		rep.First, rep.Before, rep.Last, rep.Records = v.first.Seq+1, v.first, v.last, v.last.Seq-v.first.Seq
 	}
 	return rep, err
 }

@@ -138,6 +138,7 @@ func (k *Keeper) unwrap(ctx context.Context, node blob.Node, rec *record, versio
 	if err != nil {
 		return nil, noKEK(node, err)
 	}
+	k.opened.Store(true)
 	return key, nil
 }
 

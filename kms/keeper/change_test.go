@@ -49,21 +49,21 @@ func TestChangeRules(t *testing.T) {
 	defer b.stop()
 	_, err := b.SetRules(t.Context(), op, policy.Rules{Enrol: policy.AllowList, Limit: policy.Limit{PerHour: 5}})
 	b.ok(err)
-	before, err := b.ChangeRules(t.Context(), op, func(r policy.Rules) policy.Rules { r.Limit.PerHour++; return r })
+	before, err := b.ChangeRules(t.Context(), op, func(r policy.Rules) (policy.Rules, error) { r.Limit.PerHour++; return r, nil })
 	b.ok(err)
 	now, err := b.Rules(t.Context())
 	if err != nil || before.Limit.PerHour != 5 || now.Limit.PerHour != 6 || now.Enrol != policy.AllowList {
 		t.Errorf("before %+v, now %+v, %v", before, now, err)
 	}
-	_, err = b.ChangeRules(t.Context(), op, func(r policy.Rules) policy.Rules { r.Enrol = "x"; return r })
+	_, err = b.ChangeRules(t.Context(), op, func(r policy.Rules) (policy.Rules, error) { r.Enrol = "x"; return r, nil })
 	if !errors.Is(err, keeper.ErrRefused) {
 		t.Errorf("no enrolment: %v", err)
 	}
 	// Someone else is faster: theirs is not overwritten.
-	_, err = b.ChangeRules(t.Context(), op, func(r policy.Rules) policy.Rules {
+	_, err = b.ChangeRules(t.Context(), op, func(r policy.Rules) (policy.Rules, error) {
 		_, err := b.SetRules(t.Context(), op, policy.Rules{Limit: policy.Limit{PerHour: 99}})
 		b.ok(err)
-		return r
+		return r, nil
 	})
 	if !errors.Is(err, keeper.ErrRefused) {
 		t.Errorf("a lost race: %v", err)

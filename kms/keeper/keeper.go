@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -59,6 +60,8 @@ type Options struct {
 	// Anybody can make up names, so they take no room from those with keys.
 	MaxPending int
 	Now        func() time.Time // default time.Now
+	// Log takes what the audit log could not; nil throws it away.
+	Log *slog.Logger
 }
 
 // Keeper seals and unseals. Its methods may be called from many goroutines.
@@ -69,6 +72,9 @@ type Keeper struct {
 
 	counted counted
 	probed  atomic.Pointer[probe]
+	opened  atomic.Bool // the KEK has unwrapped a node's key
+
+	owed owed
 
 	answers pool
 	asked   asked
@@ -118,6 +124,9 @@ func New(ctx context.Context, o Options) (*Keeper, error) {
 		k.probed.Store(&probe{err: ErrNotAsked})
 		k.done.Go(func() { k.watchKEK(ctx, p) })
 	}
+	if log, ok := o.Audit.(interface{ Probe() error }); ok {
+		k.done.Go(func() { k.watchAudit(ctx, log) })
+	}
 	return k, nil
 }
 
@@ -125,6 +134,7 @@ func New(ctx context.Context, o Options) (*Keeper, error) {
 func (k *Keeper) Close() {
 	k.stop()
 	k.done.Wait()
+	k.payOwed()
 	for _, n := range k.cache.all() {
 		n.wipe()
 	}
@@ -142,6 +152,7 @@ func (k *Keeper) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			k.payOwed()
 			k.sweep(ctx)
 		}
 	}

@@ -23,7 +23,7 @@ import (
 func TestSealAndUnseal(t *testing.T) {
 	b := start(t, open())
 	raw := b.sealed(nodeA, "the data")
-	if r := b.recorded(); r.Op != "seal" || r.Outcome != "allowed" || r.Node != nodeA || r.KeyVersion != 1 || r.Source != home.String() || r.Actor != "test" || r.Rule == "" {
+	if r := b.recorded(); r.Op != "seal" || r.Outcome != "allowed" || r.Node != nodeA || r.KeyVersion != 1 || r.Address != home.String() || r.Actor != "test" || r.Rule == "" {
 		t.Errorf("on record: %+v", r)
 	}
 	b.opens(nodeA, raw, "the data")
@@ -132,7 +132,7 @@ func TestRateLimit(t *testing.T) {
 	}
 	b.opens(nodeA, raw, "data")
 	b.sealRefused(nodeC, 32, keeper.Pending, policy.PendingApproval)
-	b.ok(b.SetPolicy(t.Context(), op, nodeA, nil, policy.Limit{PerHour: 1}))
+	b.ok(b.SetPolicy(t.Context(), op, nodeA, nil, policy.Limit{PerHour: 1}, nil))
 	if e := b.refused(nodeA, raw, keeper.RateLimited, policy.RateLimited); e.Rule != "node.limit" {
 		t.Errorf("%+v", e)
 	}
@@ -218,7 +218,7 @@ func TestInfo(t *testing.T) {
 	unsealed := b.clock()
 	b.pass(time.Hour)
 	b.ok(b.Freeze(t.Context(), keeper.Operator{Name: "op", Reason: "moved to another rack"}, nodeA))
-	if r := b.recorded(); r.Op != "freeze" || r.Outcome != "done" || r.Detail != "moved to another rack" || r.Actor != "op" || r.Node != nodeA {
+	if r := b.recorded(); r.Op != "freeze" || r.Outcome != "done" || r.Reason != "moved to another rack" || r.Before != "state=approved" || r.After != "state=frozen" || r.Actor != "op" || r.Node != nodeA {
 		t.Errorf("on record: %+v", r)
 	}
 	b.refused(nodeA, raw, keeper.Frozen, policy.NodeFrozen)
@@ -233,7 +233,7 @@ func TestInfo(t *testing.T) {
 	n := 0
 	for i, err := range b.Nodes(t.Context()) {
 		n++
-		if err != nil || !i.Approved.Equal(b.clock()) || i.Comment != "moved to another rack" {
+		if err != nil || !i.Approved.Equal(b.clock()) || i.Comment != "" {
 			t.Errorf("%+v, %v", i, err)
 		}
 	}

@@ -83,24 +83,146 @@ func (k *Keeper) agree(ctx context.Context) error {
 		return nil // it is one for all servers
 	}
 	return k.changeKEK(ctx, func(r *kekRecord) (bool, error) {
-		have, err := v.Versions() // read anew, if the file was replaced
+		current, err := r.fits(v)
 		if err != nil {
 			return false, noKEK("", err)
-		}
-		current, known := "", r.Current == ""
-		for _, one := range have {
-			known = known || one.Name == r.Current
-			if one.Current {
-				current = one.Name
-			}
-		}
-		if !known || slices.Contains(r.Retired, current) {
-			return false, noKEK("", fmt.Errorf("the servers of this store wrap by version %s of the key-encryption key, and the keyset here has another: copy the keyset file of the server that rotated it: %w", r.Current, kek.ErrVersion))
 		}
 		changed := r.Current != current
 		r.Current = current
 		return changed, nil
 	})
+}
+
+// fits returns the version that wraps here, or why the keyset here is not that of
+// the record.
+func (r kekRecord) fits(v versioned) (current string, err error) {
+	have, err := v.Versions() // read anew, if the file was replaced
+	if err != nil {
+		return "", err
+	}
+	known := r.Current == ""
+	for _, one := range have {
+		known = known || one.Name == r.Current
+		if one.Current {
+			current = one.Name
+		}
+	}
+	if !known || slices.Contains(r.Retired, current) {
+		return "", fmt.Errorf("the servers of this store wrap by version %s of the key-encryption key, and the keyset here does not have it: copy the keyset file of the server that rotated it, or bring back one that was kept; if none is left anywhere, cryptctl kms serve --lost-kek %s goes on without it: %w",
+			r.Current, r.Current, kek.ErrVersion)
+	}
+	return current, nil
+}
+
+// CheckKEK says why no key can be wrapped here: the keyset is not that of the
+// store, or cannot be read. A store that is not there is an error, too.
+func (k *Keeper) CheckKEK(ctx context.Context) error {
+	problem, err := k.checkKEK(ctx, 0)
+	if err == nil && problem != nil {
+		err = noKEK("", problem)
+	}
+	return err
+}
+
+// checkKEK returns what is wrong with the keyset, or an error of the store.
+func (k *Keeper) checkKEK(ctx context.Context, age time.Duration) (problem, err error) {
+	v, ok := k.o.KEK.(versioned)
+	if !ok {
+		return nil, nil
+	}
+	r, _, err := k.kekState(ctx, age)
+	if err != nil {
+		return nil, err
+	}
+	_, problem = r.fits(v)
+	return problem, nil
+}
+
+// LostKEK lets the store go on with the keyset here after version of the
+// key-encryption key, which servers wrap by and the keyset does not have, was lost;
+// "" stands for whatever version that is, as long as it wraps no node key. It
+// returns how many node keys the version wraps: they open never again, and a node
+// needs a new one to seal. It changes nothing if the keyset is that of the store.
+func (k *Keeper) LostKEK(ctx context.Context, by Operator, version string) (lost int, err error) {
+	v, ok := k.o.KEK.(versioned)
+	if !ok {
+		return 0, fmt.Errorf("%w: this key-encryption key is one for all servers", ErrRefused)
+	}
+	r, _, err := k.kekState(ctx, 0)
+	if err != nil {
+		return 0, err
+	}
+	_, problem := r.fits(v)
+	switch {
+	case problem == nil:
+		return 0, nil
+	case !errors.Is(problem, kek.ErrVersion):
+		return 0, noKEK("", problem)
+	case version != "" && version != r.Current:
+		return 0, fmt.Errorf("%w: the version that the store needs is %s, not %s", ErrRefused, r.Current, version)
+	}
+	use, err := k.KEKUse(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if lost = use[r.Current]; version == "" && lost > 0 {
+		return lost, noKEK("", fmt.Errorf("%d node keys: %w", lost, problem))
+	}
+	event := by.Event("lost-kek")
+	event.Before, event.Detail = "version="+r.Current, fmt.Sprintf("%d node keys", lost)
+	if err := k.note(event); err != nil {
+		return 0, unavailable("", NoAudit, err)
+	}
+	now, err := k.leaveKEK(ctx, r.Current)
+	event.After = "version=" + now
+	if event.Outcome = "done"; err != nil {
+		event.Outcome, event.Detail = "failed", err.Error()
+	}
+	return lost, errors.Join(err, k.note(event))
+}
+
+// leaveKEK has the record name the version that wraps here in the place of one, and
+// returns the new one. A keyset whose own was retired, a copy of long ago, gets
+// another one first.
+func (k *Keeper) leaveKEK(ctx context.Context, version string) (now string, err error) {
+	err = k.changeKEK(ctx, func(r *kekRecord) (bool, error) {
+		if now = r.Current; now != version {
+			return false, nil // another server did it
+		}
+		current, err := k.current(ctx)
+		if err == nil && slices.Contains(r.Retired, current) {
+			current, err = k.o.KEK.(kek.Rotator).Rotate(ctx) // current found that it is one
+		}
+		if err == nil {
+			now, r.Current = current, current
+		}
+		return err == nil, err
+	})
+	return now, err
+}
+
+// MissingKEK counts the node keys of each version of the key-encryption key that
+// the keyset here does not have, or that was retired: they do not open.
+func (k *Keeper) MissingKEK(ctx context.Context) (map[string]int, error) {
+	v, ok := k.o.KEK.(versioned)
+	if !ok {
+		return nil, nil
+	}
+	have, err := v.Versions()
+	if err != nil {
+		return nil, noKEK("", err)
+	}
+	r, _, err := k.kekState(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	use, err := k.KEKUse(ctx)
+	for _, one := range have {
+		if one.Enabled && !slices.Contains(r.Retired, one.Name) {
+			delete(use, one.Name)
+		}
+	}
+	return use, err
 }
 
 // setRetired says of a version that it is retired, or takes that back.

@@ -270,7 +270,7 @@ func (b *bench) judge(got bool, err error, code keeper.Code, reason policy.Reaso
 	if !ok || e.Code != code || e.Reason != reason || got {
 		b.t.Fatalf("%v (an answer: %v), want %s: %s", err, got, code, reason)
 	}
-	if l := b.recorded(); reason != keeper.NoAudit && (l.Outcome != string(code) || l.Reason != string(reason)) {
+	if l := b.recorded(); reason != keeper.NoAudit && (l.Outcome != string(code) || l.Code != string(reason)) {
 		b.t.Errorf("on record: %+v", l)
 	}
 	return e

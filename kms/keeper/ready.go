@@ -21,8 +21,9 @@ type prober interface {
 // Health says what of the parts is not available, and why; nil is well.
 type Health struct {
 	Store, KEK, Audit error
-	// Answered is that the KEK answered since the start. Keys that were unwrapped
-	// before it went away are still used.
+	// Answered is that the KEK answered, or a keyset opened a node's key, since the
+	// start. Keys that were unwrapped before it went away are still used, and a keyset
+	// that lacks the newest version opens what older ones wrapped.
 	Answered bool
 }
 
@@ -34,14 +35,15 @@ func (h Health) Ready() error {
 	case h.Audit != nil:
 		return unavailable("", NoAudit, h.Audit)
 	case h.KEK != nil && !h.Answered:
-		return unavailable("", NoKEK, h.KEK)
+		return noKEK("", h.KEK)
 	}
 	return nil
 }
 
 // Health looks at the parts, as far as that costs next to nothing: the store is
-// asked for a record that may be [MaxAge] old; of the KEK it says what the last
-// probe found, seconds ago.
+// asked for a record that may be [MaxAge] old; of a KEK elsewhere and of the audit
+// log it says what the last use found, seconds ago; a keyset must be that of the
+// store.
 func (k *Keeper) Health(ctx context.Context) Health {
 	var h Health
 	if _, err := k.get(ctx, "ready", MaxAge); err != nil && !errors.Is(err, store.ErrNotFound) {
@@ -52,6 +54,9 @@ func (k *Keeper) Health(ctx context.Context) Health {
 	}
 	if p := k.probed.Load(); p != nil {
 		h.KEK, h.Answered = p.err, p.answered
+	} else if h.Store == nil {
+		h.KEK, h.Store = k.checkKEK(ctx, MaxAge)
+		h.Answered = k.opened.Load()
 	}
 	return h
 }
@@ -68,6 +73,19 @@ type probe struct {
 
 // ErrNotAsked is said of a KEK, for a moment after the start.
 var ErrNotAsked = errors.New("it was not asked yet")
+
+// watchAudit has a log that nobody writes tried, so that a full disk is known
+// before a node asks.
+func (k *Keeper) watchAudit(ctx context.Context, log interface{ Probe() error }) {
+	for wait := probeEvery; ctx.Err() == nil; {
+		if pause(ctx, wait); ctx.Err() != nil {
+			return
+		}
+		if wait = probeEvery; log.Probe() != nil {
+			wait = probeAgain
+		}
+	}
+}
 
 // watchKEK uses the KEK again and again, so that it is known whether it answers
 // before a node needs it.

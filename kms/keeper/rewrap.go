@@ -35,23 +35,29 @@ func (k *Keeper) Rewrap(ctx context.Context, by Operator, progress func(Rewrappe
 	if err != nil {
 		return r, err
 	}
-	event := by.event("rewrap")
+	event := by.Event("rewrap")
 	if err := k.note(event); err != nil {
 		return r, unavailable("", NoAudit, err)
 	}
-	var problems []error
+	var problems []error // the first ten
+	failures := 0
 	for info, err := range k.Nodes(ctx) {
 		if err == nil {
 			err = k.rewrapNode(ctx, info, current, &r)
 		}
 		if err != nil {
 			r.Failed++
-			problems = append(problems, err)
+			if problems = append(problems, err); len(problems) > 10 {
+				problems = problems[:10]
+			}
+			if !errors.Is(err, kek.ErrVersion) { // that one's keys are lost, not those of others
+				failures++
+			}
 		}
 		if progress != nil {
 			progress(r)
 		}
-		if ctx.Err() != nil || len(problems) > 10 {
+		if ctx.Err() != nil || failures > 10 {
 			break // the KEK, or the store, is gone
 		}
 	}
@@ -170,14 +176,14 @@ type Retirer interface {
 // meanwhile is either counted, or its Seal finds that it cannot be unwrapped and
 // gives out no blob.
 func (k *Keeper) RetireKEK(ctx context.Context, by Operator, version string, keys Retirer) error {
-	event := by.event("retire-kek")
-	event.Detail = version + ": " + by.Reason
+	event := by.Event("retire-kek")
+	event.Before = "version=" + version
 	if err := k.note(event); err != nil {
 		return unavailable("", NoAudit, err)
 	}
 	err := k.retireKEK(ctx, version, keys)
 	if event.Outcome = "done"; err != nil {
-		event.Outcome, event.Detail = "failed", version+": "+err.Error()
+		event.Outcome, event.Detail = "failed", err.Error()
 	}
 	return errors.Join(err, k.note(event))
 }

@@ -164,14 +164,15 @@ var errWaits = errors.New("it does not wait any more")
 // PurgePending forgets those who wait for approval since a time before this one, as
 // if they had never asked, and returns how many. Whoever of them is a node asks again.
 func (k *Keeper) PurgePending(ctx context.Context, by Operator, before time.Time) (n int, err error) {
-	event := by.event("purge-pending")
+	event := by.Event("purge")
+	event.After = "pending_before=" + before.UTC().Format(time.RFC3339)
 	if err := k.note(event); err != nil {
 		return 0, unavailable("", NoAudit, err)
 	}
 	n, err = k.purge(ctx, before)
-	event.Outcome, event.Detail = "done", fmt.Sprintf("%d that asked before %s: %s", n, before.UTC().Format(time.RFC3339), by.Reason)
+	event.Outcome, event.Detail = "done", fmt.Sprintf("%d nodes", n)
 	if err != nil {
-		event.Outcome, event.Detail = "failed", fmt.Sprintf("after %d: %v", n, err)
+		event.Outcome, event.Detail = "failed", fmt.Sprintf("after %d nodes: %v", n, err)
 	}
 	return n, errors.Join(err, k.note(event))
 }

@@ -48,7 +48,7 @@ func TestMadeUpNodes(t *testing.T) {
 	if n, err := b.PurgePending(t.Context(), op, b.clock()); n != 20 || err != nil {
 		t.Errorf("purged %d, %v", n, err)
 	}
-	if r := b.recorded(); r.Op != "purge-pending" || r.Outcome != "done" || r.Detail == "" {
+	if r := b.recorded(); r.Op != "purge" || r.Outcome != "done" || r.Detail == "" {
 		t.Errorf("on record: %+v", r)
 	}
 	listed := 0

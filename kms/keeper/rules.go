@@ -76,47 +76,53 @@ func (k *Keeper) SetRules(ctx context.Context, by Operator, rules policy.Rules) 
 	if err := rules.Check(); err != nil {
 		return before, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
-	return k.ChangeRules(ctx, by, func(policy.Rules) policy.Rules { return rules })
+	return k.ChangeRules(ctx, by, func(policy.Rules) (policy.Rules, error) { return rules, nil })
 }
 
 // ChangeRules is SetRules for who changes a part of the rules: change makes the new
-// ones of those in force, and nothing comes between.
-func (k *Keeper) ChangeRules(ctx context.Context, by Operator, change func(policy.Rules) policy.Rules) (before policy.Rules, err error) {
-	event := by.event("set-rules")
-	if err := k.note(event); err != nil {
-		return before, unavailable("", NoAudit, err)
-	}
-	before, err = k.changeRules(ctx, change)
-	if event.Outcome = "done"; err != nil {
-		event.Outcome, event.Detail = "failed", err.Error()
-	}
-	return before, errors.Join(err, k.note(event))
-}
-
-func (k *Keeper) changeRules(ctx context.Context, change func(policy.Rules) policy.Rules) (before policy.Rules, err error) {
+// ones of those in force, or refuses, and nothing comes between.
+func (k *Keeper) ChangeRules(ctx context.Context, by Operator, change func(policy.Rules) (policy.Rules, error)) (before policy.Rules, err error) {
 	r, err := k.loadRules(ctx, 0)
 	if err != nil {
 		return before, err
 	}
-	rules := change(r.rules)
+	rules, wrong := change(r.rules)
+	event := by.Event("set-policy")
+	if wrong == nil {
+		event.Before, event.After = difference(ruleValues(r.rules), ruleValues(rules))
+	}
+	if err := k.note(event); err != nil {
+		return r.rules, unavailable("", NoAudit, err)
+	}
+	if err = wrong; err == nil {
+		err = k.storeRules(ctx, r.revision, rules)
+	}
+	if event.Outcome = "done"; err != nil {
+		event.Outcome, event.Detail = "failed", err.Error()
+	}
+	return r.rules, errors.Join(err, k.note(event))
+}
+
+func (k *Keeper) storeRules(ctx context.Context, revision uint64, rules policy.Rules) error {
 	if err := rules.Check(); err != nil {
-		return r.rules, fmt.Errorf("%w: %w", ErrRefused, err)
+		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	text, err := json.Marshal(rulesRecord{recordFormat, rules})
 	if err == nil {
-		_, err = k.swap(ctx, rulesName, r.revision, text)
+		_, err = k.swap(ctx, rulesName, revision, text)
 	}
 	if errors.Is(err, store.ErrConflict) {
-		err = fmt.Errorf("%w: the rules were changed by someone else at the same time; try again: %w", ErrRefused, err)
+		err = fmt.Errorf("the rules were changed by someone else at the same time: %w: %w", ErrChanged, err)
 	}
-	return r.rules, err
+	return err
 }
 
 // Trial is what a dry run puts in the place of what is in force.
 type Trial struct {
-	At    time.Time     // default now
-	Rules *policy.Rules // for all nodes
-	Node  *policy.Node  // of this one
+	At     time.Time     // default now
+	Rules  *policy.Rules // for all nodes
+	Node   *policy.Node  // of this one
+	Rested bool          // as if the node had unsealed nothing of late
 }
 
 // DryRun says what the policy would answer, without answering, counting or
@@ -144,5 +150,9 @@ func (k *Keeper) DryRun(ctx context.Context, req Request, op policy.Op, trial Tr
 	if at.IsZero() {
 		at = k.o.Now()
 	}
-	return policy.Decide(rules, node, policy.Request{Op: op, Source: req.Source}, k.cache.bucket(id), at), nil
+	var bucket policy.Bucket
+	if !trial.Rested {
+		bucket = k.cache.bucket(id)
+	}
+	return policy.Decide(rules, node, policy.Request{Op: op, Source: req.Source}, bucket, at), nil
 }

@@ -32,7 +32,7 @@ func (k *Keeper) giveBack(t *task) {
 func (k *Keeper) begin(op string, req Request) *task {
 	e := audit.Event{Time: k.o.Now(), Op: op, Actor: req.Actor}
 	if req.Source != (netip.Addr{}) {
-		e.Source = req.Source.Unmap().String()
+		e.Address = req.Source.Unmap().String()
 	}
 	return &task{req: req, event: e}
 }
@@ -77,7 +77,7 @@ func (k *Keeper) end(ctx context.Context, t *task, err error) error {
 func (k *Keeper) record(t *task, answer *Error) *Error {
 	t.event.Outcome = "allowed"
 	if answer != nil {
-		t.event.Outcome, t.event.Reason = string(answer.Code), string(answer.Reason)
+		t.event.Outcome, t.event.Code = string(answer.Code), string(answer.Reason)
 		if answer.Code == Unavailable {
 			t.event.Detail = answer.Err.Error()
 		}

@@ -51,7 +51,7 @@ func methods() map[string]role.Role {
 		"ListNodes": role.Reader, "GetNode": role.Reader, "GetPolicy": role.Reader, "Explain": role.Reader, "TestPolicy": role.Reader,
 		"GetKEKStatus": role.Reader, "TailAudit": role.Reader, "VerifyAudit": role.Reader,
 		"ApproveNode": role.Operator, "FreezeNode": role.Operator, "ThawNode": role.Operator, "RotateNodeKey": role.Operator,
-		"RevokeNode": role.Admin, "ForgetNode": role.Admin, "SetPolicy": role.Admin, "RetireNodeKey": role.Admin,
+		"RevokeNode": role.Admin, "PurgeNodes": role.Admin, "ForgetNode": role.Admin, "SetPolicy": role.Admin, "RetireNodeKey": role.Admin,
 		"RotateKEK": role.Admin, "RewrapKEK": role.Admin, "RetireKEK": role.Admin, "Backup": role.Admin,
 	}
 }
@@ -132,62 +132,62 @@ func TestNodesOfOperators(t *testing.T) {
 	pass, token := enroll(t, p)
 	is := func(n *wire.Node, err error, state wire.NodeState) {
 		t.Helper()
-		if err != nil || n.GetState() != state || n.GetUuid() != nodeA {
+		if err != nil || n.GetState() != state || n.GetNode() != nodeA {
 			t.Fatalf("%v, %v", n, err)
 		}
 	}
-	n, err := a.GetNode(ctx, &wire.GetNodeRequest{Uuid: nodeA})
-	is(n, err, wire.NodeState_NODE_STATE_ACTIVE)
-	if n.GetLastAddress() != "127.0.0.1" || n.GetFirstSeen() == nil || len(n.GetKeys()) != 1 || !n.GetKeys()[0].GetPrimary() || n.GetKeys()[0].GetKekVersion() == "" {
+	n, err := a.GetNode(ctx, &wire.GetNodeRequest{Node: nodeA})
+	is(n, err, wire.NodeState_NODE_STATE_APPROVED)
+	if n.GetAddress() != "127.0.0.1" || n.GetFirstSeen() == nil || len(n.GetKeys()) != 1 || !n.GetKeys()[0].GetPrimary() || n.GetKeys()[0].GetKekVersion() == "" {
 		t.Errorf("%v", n)
 	}
-	n, err = a.FreezeNode(ctx, &wire.FreezeNodeRequest{Uuid: nodeA, Reason: "moved"})
+	n, err = a.FreezeNode(ctx, &wire.FreezeNodeRequest{Node: nodeA, Reason: "moved"})
 	is(n, err, wire.NodeState_NODE_STATE_FROZEN)
 	if _, err := p.Recover(ctx, keys.Request{}, token); keys.Class(err) != keys.ErrDenied {
 		t.Errorf("frozen: %v", err)
 	}
-	n, err = a.ThawNode(ctx, &wire.ThawNodeRequest{Uuid: nodeA})
-	is(n, err, wire.NodeState_NODE_STATE_ACTIVE)
-	n, err = a.RotateNodeKey(ctx, &wire.RotateNodeKeyRequest{Uuid: nodeA})
-	is(n, err, wire.NodeState_NODE_STATE_ACTIVE)
+	n, err = a.ThawNode(ctx, &wire.ThawNodeRequest{Node: nodeA})
+	is(n, err, wire.NodeState_NODE_STATE_APPROVED)
+	n, err = a.RotateNodeKey(ctx, &wire.RotateNodeKeyRequest{Node: nodeA})
+	is(n, err, wire.NodeState_NODE_STATE_APPROVED)
 	if len(n.GetKeys()) != 2 {
 		t.Errorf("%v", n.GetKeys())
 	}
 	opens(t, p, token, pass)
-	if _, err := a.RetireNodeKey(ctx, &wire.RetireNodeKeyRequest{Uuid: nodeA, Below: 2, Confirm: nodeB}); status.Code(err) != codes.FailedPrecondition {
+	if _, err := a.RetireNodeKey(ctx, &wire.RetireNodeKeyRequest{Node: nodeA, Below: 2, Confirm: nodeB}); status.Code(err) != codes.FailedPrecondition {
 		t.Errorf("not confirmed: %v", err)
 	}
-	n, err = a.RetireNodeKey(ctx, &wire.RetireNodeKeyRequest{Uuid: nodeA, Below: 2, Confirm: nodeA})
-	is(n, err, wire.NodeState_NODE_STATE_ACTIVE)
+	n, err = a.RetireNodeKey(ctx, &wire.RetireNodeKeyRequest{Node: nodeA, Below: 2, Confirm: nodeA})
+	is(n, err, wire.NodeState_NODE_STATE_APPROVED)
 	if _, err := p.Recover(ctx, keys.Request{}, token); keys.Class(err) != keys.ErrDenied {
 		t.Errorf("retired: %v", err)
 	}
-	n, err = a.RevokeNode(ctx, &wire.RevokeNodeRequest{Uuid: nodeA})
+	n, err = a.RevokeNode(ctx, &wire.RevokeNodeRequest{Node: nodeA})
 	is(n, err, wire.NodeState_NODE_STATE_REVOKED)
-	if _, err := a.ApproveNode(ctx, &wire.ApproveNodeRequest{Uuid: nodeA}); status.Code(err) != codes.FailedPrecondition {
+	if _, err := a.ApproveNode(ctx, &wire.ApproveNodeRequest{Node: nodeA}); status.Code(err) != codes.FailedPrecondition {
 		t.Errorf("a revoked node is approved: %v", err)
 	}
-	n, err = a.ApproveNode(ctx, &wire.ApproveNodeRequest{Uuid: nodeB, Expires: timestamppb.New(time.Now().Add(time.Hour))})
-	if err != nil || n.GetState() != wire.NodeState_NODE_STATE_ACTIVE || n.GetExpires() == nil {
+	n, err = a.ApproveNode(ctx, &wire.ApproveNodeRequest{Node: nodeB, ExpiresAt: timestamppb.New(time.Now().Add(time.Hour))})
+	if err != nil || n.GetState() != wire.NodeState_NODE_STATE_APPROVED || n.GetExpiresAt() == nil {
 		t.Errorf("%v, %v", n, err)
 	}
-	if _, err := a.ForgetNode(ctx, &wire.ForgetNodeRequest{Uuid: nodeA, Confirm: "yes"}); status.Code(err) != codes.FailedPrecondition {
+	if _, err := a.ForgetNode(ctx, &wire.ForgetNodeRequest{Node: nodeA, Confirm: "yes"}); status.Code(err) != codes.FailedPrecondition {
 		t.Errorf("not confirmed: %v", err)
 	}
-	if f, err := a.ForgetNode(ctx, &wire.ForgetNodeRequest{Uuid: nodeA, Confirm: nodeA}); err != nil || f.GetDestroyedKeys() != 1 {
+	if f, err := a.ForgetNode(ctx, &wire.ForgetNodeRequest{Node: nodeA, Confirm: nodeA}); err != nil || f.GetDestroyedKeys() != 1 {
 		t.Errorf("%v, %v", f, err)
 	}
-	list, err := a.ListNodes(ctx, &wire.ListNodesRequest{States: []wire.NodeState{wire.NodeState_NODE_STATE_ACTIVE}})
+	list, err := a.ListNodes(ctx, &wire.ListNodesRequest{States: []wire.NodeState{wire.NodeState_NODE_STATE_APPROVED}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n, err := list.Recv(); err != nil || n.GetUuid() != nodeB {
+	if n, err := list.Recv(); err != nil || n.GetNode() != nodeB {
 		t.Errorf("%v, %v", n, err)
 	}
 	if _, err := list.Recv(); !errors.Is(err, io.EOF) {
 		t.Error(err)
 	}
-	if _, err := a.GetNode(ctx, &wire.GetNodeRequest{Uuid: "01234567-89ab-cdef-0123-000000000000"}); status.Code(err) != codes.NotFound {
+	if _, err := a.GetNode(ctx, &wire.GetNodeRequest{Node: "01234567-89ab-cdef-0123-000000000000"}); status.Code(err) != codes.NotFound {
 		t.Errorf("a node that was never seen: %v", err)
 	}
 }
@@ -202,7 +202,7 @@ func TestPolicies(t *testing.T) {
 
 	explain := func(q *wire.ExplainRequest, allowed bool, rule string) {
 		t.Helper()
-		q.Uuid, q.Address = nodeA, "127.0.0.1"
+		q.Node, q.Address = nodeA, "127.0.0.1"
 		if d, err := a.Explain(ctx, q); err != nil || d.GetAllowed() != allowed || d.GetRule() != rule {
 			t.Errorf("%v, %v", d, err)
 		}
@@ -214,22 +214,22 @@ func TestPolicies(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if no, err := tried.Recv(); err != nil || no.GetUuid() != nodeA || no.GetAddress() != "127.0.0.1" || no.GetRule() != "rules.networks" {
+	if no, err := tried.Recv(); err != nil || no.GetNode() != nodeA || no.GetAddress() != "127.0.0.1" || no.GetRule() != "rules.networks" {
 		t.Errorf("%v, %v", no, err)
 	}
 	if _, err := tried.Recv(); !errors.Is(err, io.EOF) {
 		t.Error(err)
 	}
 
-	if _, err := a.SetPolicy(ctx, &wire.SetPolicyRequest{Target: &wire.SetPolicyRequest_Uuid{Uuid: nodeA}, Policy: elsewhere}); err != nil {
+	if _, err := a.SetPolicy(ctx, &wire.SetPolicyRequest{Target: &wire.SetPolicyRequest_Node{Node: nodeA}, Policy: elsewhere}); err != nil {
 		t.Fatal(err)
 	}
 	explain(&wire.ExplainRequest{}, false, "node.networks")
-	got, err := a.GetPolicy(ctx, &wire.GetPolicyRequest{Uuid: nodeA})
+	got, err := a.GetPolicy(ctx, &wire.GetPolicyRequest{Node: nodeA})
 	if err != nil || got.GetInherited() || len(got.GetPolicy().GetNetworks()) != 1 || got.GetPolicy().GetRate().GetPerHour() != 60 {
 		t.Errorf("%v, %v", got, err)
 	}
-	before, err := a.SetPolicy(ctx, &wire.SetPolicyRequest{Target: &wire.SetPolicyRequest_Uuid{Uuid: nodeA}})
+	before, err := a.SetPolicy(ctx, &wire.SetPolicyRequest{Target: &wire.SetPolicyRequest_Node{Node: nodeA}})
 	if err != nil || len(before.GetPrevious().GetNetworks()) != 1 {
 		t.Errorf("%v, %v", before, err)
 	}
@@ -240,8 +240,8 @@ func TestPolicies(t *testing.T) {
 	explain(&wire.ExplainRequest{}, false, "rules.networks")
 	for name, q := range map[string]*wire.SetPolicyRequest{
 		"no target": {Policy: elsewhere},
-		"host bits": {Target: &wire.SetPolicyRequest_Uuid{Uuid: nodeA}, Policy: &wire.Policy{Networks: []string{"192.0.2.1/24"}}},
-		"no prefix": {Target: &wire.SetPolicyRequest_Uuid{Uuid: nodeA}, Policy: &wire.Policy{Networks: []string{"here"}}},
+		"host bits": {Target: &wire.SetPolicyRequest_Node{Node: nodeA}, Policy: &wire.Policy{Networks: []string{"192.0.2.1/24"}}},
+		"no prefix": {Target: &wire.SetPolicyRequest_Node{Node: nodeA}, Policy: &wire.Policy{Networks: []string{"here"}}},
 		"no policy": {Target: &wire.SetPolicyRequest_Default{Default: true}},
 	} {
 		if _, err := a.SetPolicy(ctx, q); status.Code(err) != codes.InvalidArgument {
@@ -325,7 +325,7 @@ func TestAuditOfOperators(t *testing.T) {
 	a, ctx := admins(t, ca, r), within(t)
 	p := provider(t, r.nodes, nodeA, ca.as(t, ""))
 	pass, token := enroll(t, p)
-	if _, err := a.FreezeNode(ctx, &wire.FreezeNodeRequest{Uuid: nodeA, Reason: "moved"}); err != nil {
+	if _, err := a.FreezeNode(ctx, &wire.FreezeNodeRequest{Node: nodeA, Reason: "moved"}); err != nil {
 		t.Fatal(err)
 	}
 	stream, err := a.TailAudit(ctx, &wire.TailAuditRequest{LastRecords: 2, Follow: true})
@@ -334,15 +334,15 @@ func TestAuditOfOperators(t *testing.T) {
 	}
 	for i, want := range []bool{false, true} {
 		rec, err := stream.Recv()
-		if err != nil || rec.GetAction() != "freeze" || rec.GetActor() != "root" || rec.GetAddress() != "127.0.0.1" || rec.GetAllowed() != want ||
-			rec.GetDetail() != "moved" || rec.GetOutcome() != []string{"begun", "done"}[i] || rec.GetSequence() != uint64(2+i) {
+		if err != nil || rec.GetOp() != "freeze" || rec.GetActor() != "root" || rec.GetAddress() != "127.0.0.1" || rec.GetAllowed() != want ||
+			rec.GetReason() != "moved" || rec.GetRole() != "admin" || len(rec.GetSerial()) < 8 || rec.GetAfter() != "state=frozen" || rec.GetOutcome() != []string{"begun", "done"}[i] || rec.GetSequence() != uint64(2+i) {
 			t.Errorf("%v, %v", rec, err)
 		}
 	}
-	if _, err := a.ThawNode(ctx, &wire.ThawNodeRequest{Uuid: nodeA}); err != nil {
+	if _, err := a.ThawNode(ctx, &wire.ThawNodeRequest{Node: nodeA}); err != nil {
 		t.Fatal(err)
 	}
-	if rec, err := stream.Recv(); err != nil || rec.GetAction() != "thaw" || rec.GetSequence() != 4 {
+	if rec, err := stream.Recv(); err != nil || rec.GetOp() != "thaw" || rec.GetSequence() != 4 {
 		t.Errorf("%v, %v", rec, err)
 	}
 	opens(t, p, token, pass)

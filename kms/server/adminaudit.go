@@ -25,9 +25,9 @@ func (a admin) TailAudit(r *wire.TailAuditRequest, out wire.Admin_TailAuditServe
 	if dir == "" {
 		return notHere(noAudit)
 	}
-	node, err := blob.ParseNode(r.GetUuid())
-	if r.GetUuid() != "" && err != nil {
-		return invalid("uuid", err)
+	node, err := blob.ParseNode(r.GetNode())
+	if r.GetNode() != "" && err != nil {
+		return invalid("node", err)
 	}
 	log, ok := a.o.Audit.(interface{ Head() audit.Head })
 	if !ok {
@@ -105,7 +105,8 @@ func (a admin) alone(ctx context.Context, read func() error) error {
 
 func recordOf(r audit.Record) *wire.AuditRecord {
 	return &wire.AuditRecord{
-		Sequence: r.Seq, Time: timestamp(r.Time), Action: r.Op, Uuid: r.Node, Actor: r.Actor, Address: r.Source,
+		Sequence: r.Seq, Time: timestamp(r.Time), Op: r.Op, Node: r.Node, Actor: r.Actor, Address: r.Address,
+		Role: r.Role, Serial: r.Serial, Before: r.Before, After: r.After, Code: r.Code,
 		Allowed: r.Outcome == "allowed" || r.Outcome == "done", Outcome: r.Outcome, Reason: r.Reason, Rule: r.Rule,
 		KeyVersion: r.KeyVersion, Detail: r.Detail, Previous: r.Prev.Hash[:], Hash: r.Hash[:],
 	}

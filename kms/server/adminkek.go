@@ -27,7 +27,7 @@ func (a admin) RotateKEK(ctx context.Context, r *wire.RotateKEKRequest) (*wire.K
 		return nil, err
 	}
 	version, err := a.o.Parts.KEK.Rotate(ctx)
-	if event.Outcome, event.Detail = "done", version; err != nil {
+	if event.Outcome, event.After = "done", "version="+version; err != nil {
 		event.Outcome, event.Detail = "failed", err.Error()
 	}
 	a.note(event)
@@ -152,7 +152,7 @@ func (a admin) RetireKEK(ctx context.Context, r *wire.RetireKEKRequest) (*wire.K
 // event begins the record of what an operator does without the keeper.
 func (a admin) event(ctx context.Context, op, reason string) audit.Event {
 	o := by(ctx, reason)
-	return audit.Event{Op: op, Actor: o.Name, Source: addressText(o.Source), Outcome: "begun", Detail: reason}
+	return o.Event(op)
 }
 
 // append puts on record what must not be done without.

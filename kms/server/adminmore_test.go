@@ -57,32 +57,32 @@ func TestBackFromRevoked(t *testing.T) {
 	operator := wire.NewAdminClient(ca.operator(t, r.operators, "olga", role.Operator))
 	p := provider(t, r.nodes, nodeA, ca.as(t, ""))
 	pass, token := enroll(t, p)
-	_, err := a.RevokeNode(ctx, &wire.RevokeNodeRequest{Uuid: nodeA})
+	_, err := a.RevokeNode(ctx, &wire.RevokeNodeRequest{Node: nodeA})
 	code(t, "revoke", err, codes.OK)
-	_, err = a.ApproveNode(ctx, &wire.ApproveNodeRequest{Uuid: nodeA})
+	_, err = a.ApproveNode(ctx, &wire.ApproveNodeRequest{Node: nodeA})
 	code(t, "approve", err, codes.FailedPrecondition)
-	_, err = operator.ApproveNode(ctx, &wire.ApproveNodeRequest{Uuid: nodeA, Reinstate: true})
+	_, err = operator.ApproveNode(ctx, &wire.ApproveNodeRequest{Node: nodeA, Reinstate: true})
 	code(t, "an operator reinstates", err, codes.PermissionDenied)
 	if _, err := p.Recover(ctx, keys.Request{}, token); keys.Class(err) != keys.ErrDenied {
 		t.Errorf("revoked: %v", err)
 	}
-	n, err := a.ApproveNode(ctx, &wire.ApproveNodeRequest{Uuid: nodeA, Reinstate: true, Reason: "found again"})
-	if err != nil || n.GetState() != wire.NodeState_NODE_STATE_ACTIVE || n.GetReason() != "found again" {
+	n, err := a.ApproveNode(ctx, &wire.ApproveNodeRequest{Node: nodeA, Reinstate: true, Reason: "found again"})
+	if err != nil || n.GetState() != wire.NodeState_NODE_STATE_APPROVED || n.GetReason() != "found again" {
 		t.Errorf("%v, %v", n, err)
 	}
 	opens(t, p, token, pass)
 
-	_, err = a.ForgetNode(ctx, &wire.ForgetNodeRequest{Uuid: nodeA, Confirm: nodeA})
+	_, err = a.ForgetNode(ctx, &wire.ForgetNodeRequest{Node: nodeA, Confirm: nodeA})
 	code(t, "forget", err, codes.OK)
-	n, err = a.GetNode(ctx, &wire.GetNodeRequest{Uuid: nodeA})
+	n, err = a.GetNode(ctx, &wire.GetNodeRequest{Node: nodeA})
 	if err != nil || n.GetState() != wire.NodeState_NODE_STATE_FORGOTTEN || len(n.GetKeys()) != 0 {
 		t.Errorf("%v, %v", n, err)
 	}
 	list, err := a.ListNodes(ctx, &wire.ListNodesRequest{States: []wire.NodeState{wire.NodeState_NODE_STATE_FORGOTTEN}})
-	if all := collect(t, list, err); len(all) != 1 || all[0].GetUuid() != nodeA {
+	if all := collect(t, list, err); len(all) != 1 || all[0].GetNode() != nodeA {
 		t.Errorf("forgotten are %v", all)
 	}
-	_, err = operator.ApproveNode(ctx, &wire.ApproveNodeRequest{Uuid: nodeA})
+	_, err = operator.ApproveNode(ctx, &wire.ApproveNodeRequest{Node: nodeA})
 	code(t, "an operator approves anew", err, codes.OK)
 }
 
@@ -101,23 +101,23 @@ func TestApproveWithPolicy(t *testing.T) {
 			t.Errorf("%v, %v", n, err)
 		}
 	}
-	n, err := operator.ApproveNode(ctx, &wire.ApproveNodeRequest{Uuid: nodeA, Policy: narrow})
+	n, err := operator.ApproveNode(ctx, &wire.ApproveNodeRequest{Node: nodeA, Policy: narrow})
 	is(n, err, 1, 5)
-	n, err = operator.ApproveNode(ctx, &wire.ApproveNodeRequest{Uuid: nodeA, Expires: timestamppb.New(time.Now().Add(time.Hour))})
+	n, err = operator.ApproveNode(ctx, &wire.ApproveNodeRequest{Node: nodeA, ExpiresAt: timestamppb.New(time.Now().Add(time.Hour))})
 	is(n, err, 1, 5)
 	for _, change := range []func() error{
 		func() error { return nil },
-		func() error { _, err := admin.FreezeNode(ctx, &wire.FreezeNodeRequest{Uuid: nodeA}); return err },
+		func() error { _, err := admin.FreezeNode(ctx, &wire.FreezeNodeRequest{Node: nodeA}); return err },
 	} {
 		code(t, "change", change(), codes.OK)
-		_, err = operator.ApproveNode(ctx, &wire.ApproveNodeRequest{Uuid: nodeA, Policy: &wire.Policy{}})
+		_, err = operator.ApproveNode(ctx, &wire.ApproveNodeRequest{Node: nodeA, Policy: &wire.Policy{}})
 		code(t, "an operator widens", err, codes.PermissionDenied)
 	}
-	n, err = operator.GetNode(ctx, &wire.GetNodeRequest{Uuid: nodeA})
+	n, err = operator.GetNode(ctx, &wire.GetNodeRequest{Node: nodeA})
 	is(n, err, 1, 5)
-	n, err = admin.ApproveNode(ctx, &wire.ApproveNodeRequest{Uuid: nodeA, Policy: &wire.Policy{}})
+	n, err = admin.ApproveNode(ctx, &wire.ApproveNodeRequest{Node: nodeA, Policy: &wire.Policy{}})
 	is(n, err, 0, 0)
-	_, err = admin.ApproveNode(ctx, &wire.ApproveNodeRequest{Uuid: nodeA, Policy: &wire.Policy{Networks: []string{"here"}}})
+	_, err = admin.ApproveNode(ctx, &wire.ApproveNodeRequest{Node: nodeA, Policy: &wire.Policy{Networks: []string{"here"}}})
 	code(t, "no network", err, codes.InvalidArgument)
 }
 
@@ -150,7 +150,7 @@ func TestEnrolment(t *testing.T) {
 		t.Errorf("a stranger seals: %v", err)
 	}
 	for name, q := range map[string]*wire.SetPolicyRequest{
-		"of a node":  {Target: &wire.SetPolicyRequest_Uuid{Uuid: nodeA}, Policy: &wire.Policy{}, Enrolment: wire.Enrolment_ENROLMENT_OPEN},
+		"of a node":  {Target: &wire.SetPolicyRequest_Node{Node: nodeA}, Policy: &wire.Policy{}, Enrolment: wire.Enrolment_ENROLMENT_OPEN},
 		"no such":    {Target: &wire.SetPolicyRequest_Default{Default: true}, Policy: &wire.Policy{}, Enrolment: 7},
 		"not a word": {Target: &wire.SetPolicyRequest_Default{Default: true}, Enrolment: wire.Enrolment_ENROLMENT_OPEN},
 	} {
@@ -170,7 +170,7 @@ func TestNotJudged(t *testing.T) {
 	enroll(t, provider(t, r.nodes, nodeA, ca.as(t, "")))
 	enroll(t, provider(t, r.nodes, nodeB, ca.as(t, "")))
 	ctx := within(t)
-	_, err := admins(t, ca, r).FreezeNode(ctx, &wire.FreezeNodeRequest{Uuid: nodeB})
+	_, err := admins(t, ca, r).FreezeNode(ctx, &wire.FreezeNodeRequest{Node: nodeB})
 	code(t, "freeze", err, codes.OK)
 	r.stop()
 	before.close()
@@ -187,12 +187,12 @@ func TestNotJudged(t *testing.T) {
 		t.Errorf("a rate: %v", all)
 	}
 	all := try(&wire.Policy{Networks: []string{"192.0.2.0/24"}})
-	if len(all) != 1 || all[0].GetUuid() != nodeA || !all[0].GetNotJudged() || all[0].GetRule() != "" || !strings.Contains(all[0].GetDetail(), "not seen since the server started") {
+	if len(all) != 1 || all[0].GetNode() != nodeA || !all[0].GetNotJudged() || all[0].GetRule() != "" || !strings.Contains(all[0].GetDetail(), "not seen since the server started") {
 		t.Errorf("networks: %v", all)
 	}
 	enroll(t, provider(t, r.nodes, nodeA, ca.as(t, "")))
 	all = try(&wire.Policy{Networks: []string{"192.0.2.0/24"}})
-	if len(all) != 1 || all[0].GetNotJudged() || all[0].GetReason() != "wrong-network" || all[0].GetAddress() != "127.0.0.1" {
+	if len(all) != 1 || all[0].GetNotJudged() || all[0].GetCode() != "wrong-network" || all[0].GetAddress() != "127.0.0.1" {
 		t.Errorf("seen: %v", all)
 	}
 }
@@ -301,7 +301,7 @@ func TestTailOfNode(t *testing.T) {
 		{nodeB, 1, []uint64{3}},
 		{nodeA, 0, nil},
 	} {
-		s, err := a.TailAudit(ctx, &wire.TailAuditRequest{Uuid: test.uuid, LastRecords: test.last})
+		s, err := a.TailAudit(ctx, &wire.TailAuditRequest{Node: test.uuid, LastRecords: test.last})
 		var got []uint64
 		for _, rec := range collect(t, s, err) {
 			got = append(got, rec.GetSequence())
@@ -350,7 +350,7 @@ func TestListGoesOn(t *testing.T) {
 	enroll(t, provider(t, r.nodes, nodeA, ca.as(t, "")))
 	s, err := admins(t, ca, r).ListNodes(within(t), &wire.ListNodesRequest{})
 	code(t, "list", err, codes.OK)
-	if n, err := s.Recv(); err != nil || n.GetUuid() != nodeA {
+	if n, err := s.Recv(); err != nil || n.GetNode() != nodeA {
 		t.Errorf("%v, %v", n, err)
 	}
 	if _, err := s.Recv(); status.Code(err) != codes.Internal || !strings.Contains(err.Error(), nodeB) {
@@ -370,17 +370,17 @@ func TestAdminsPolicyStays(t *testing.T) {
 	operator := wire.NewAdminClient(ca.operator(t, r.operators, "operator", role.Operator))
 	_, err := seal(ctx, ca.operator(t, r.nodes, ""), nodeA, make([]byte, 32))
 	code(t, "a stranger", err, codes.FailedPrecondition)
-	_, err = admins(t, ca, r).SetPolicy(ctx, &wire.SetPolicyRequest{Target: &wire.SetPolicyRequest_Uuid{Uuid: nodeA}, Policy: &wire.Policy{Networks: []string{"10.0.0.0/8"}}})
+	_, err = admins(t, ca, r).SetPolicy(ctx, &wire.SetPolicyRequest{Target: &wire.SetPolicyRequest_Node{Node: nodeA}, Policy: &wire.Policy{Networks: []string{"10.0.0.0/8"}}})
 	code(t, "an admin", err, codes.OK)
 	for _, wide := range []*wire.Policy{{Networks: []string{"0.0.0.0/0"}}, {}} {
-		_, err = operator.ApproveNode(ctx, &wire.ApproveNodeRequest{Uuid: nodeA, Policy: wide})
+		_, err = operator.ApproveNode(ctx, &wire.ApproveNodeRequest{Node: nodeA, Policy: wide})
 		code(t, "an operator widens", err, codes.PermissionDenied)
 		if rec := last(t, r, "approve"); rec.Outcome != "failed" || !strings.Contains(rec.Detail, "needs the role admin") || strings.Contains(rec.Detail, "rpc error") {
 			t.Errorf("on record: %s, %q", rec.Outcome, rec.Detail)
 		}
 	}
-	n, err := operator.ApproveNode(ctx, &wire.ApproveNodeRequest{Uuid: nodeA})
-	if err != nil || n.GetState() != wire.NodeState_NODE_STATE_ACTIVE || len(n.GetPolicy().GetNetworks()) != 1 || n.GetPolicy().GetNetworks()[0] != "10.0.0.0/8" {
+	n, err := operator.ApproveNode(ctx, &wire.ApproveNodeRequest{Node: nodeA})
+	if err != nil || n.GetState() != wire.NodeState_NODE_STATE_APPROVED || len(n.GetPolicy().GetNetworks()) != 1 || n.GetPolicy().GetNetworks()[0] != "10.0.0.0/8" {
 		t.Errorf("%v, %v", n, err)
 	}
 }
@@ -399,7 +399,7 @@ func TestFollowGoesOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if rec, err := s.Recv(); err != nil || rec.GetUuid() != nodeA {
+	if rec, err := s.Recv(); err != nil || rec.GetNode() != nodeA {
 		t.Fatalf("%v, %v", rec, err)
 	}
 	names, err := filepath.Glob(filepath.Join(r.dir, "audit", "*.jsonl"))
@@ -418,7 +418,7 @@ func TestFollowGoesOn(t *testing.T) {
 		if _, err := seal(within(t), node, nodeB, make([]byte, 32)); err != nil {
 			t.Fatal(err)
 		}
-		if rec, err := s.Recv(); err != nil || rec.GetUuid() != nodeB {
+		if rec, err := s.Recv(); err != nil || rec.GetNode() != nodeB {
 			t.Fatalf("%d: %v, %v", i, rec, err)
 		}
 	}

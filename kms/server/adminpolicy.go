@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -23,55 +24,101 @@ func (a admin) GetPolicy(ctx context.Context, r *wire.GetPolicyRequest) (*wire.G
 	if err != nil {
 		return nil, operatorAnswer(err)
 	}
-	if r.GetUuid() != "" {
-		info, err := a.o.Keeper.Info(ctx, r.GetUuid())
-		if err != nil {
-			return nil, operatorAnswer(err)
-		}
-		if own := info.Policy; len(own.Networks) > 0 || own.Limit != (policy.Limit{}) {
-			return &wire.GetPolicyResponse{Policy: policyOf(own.Networks, own.Limit), Enrolment: enrolmentOf(rules.Enrol)}, nil
-		}
+	out := &wire.GetPolicyResponse{Policy: policyOf(rules.Networks, rules.Limit), Enrolment: enrolmentOf(rules.Enrol)}
+	if r.GetNode() == "" {
+		return out, nil
 	}
-	return &wire.GetPolicyResponse{Policy: policyOf(rules.Networks, rules.Limit), Inherited: r.GetUuid() != "", Enrolment: enrolmentOf(rules.Enrol)}, nil
+	info, err := a.o.Keeper.Info(ctx, r.GetNode())
+	if err != nil {
+		return nil, operatorAnswer(err)
+	}
+	out.Effective = effectiveOf(policy.Together(rules, info.Policy))
+	if out.Inherited = !hasOwn(info.Policy); !out.Inherited {
+		out.Policy = policyOf(info.Policy.Networks, info.Policy.Limit)
+	}
+	return out, nil
 }
+
+// hasOwn reports whether a node has a policy of its own.
+func hasOwn(n policy.Node) bool { return len(n.Networks) > 0 || n.Limit != (policy.Limit{}) }
 
 // SetPolicy implements the service.
 func (a admin) SetPolicy(ctx context.Context, r *wire.SetPolicyRequest) (*wire.SetPolicyResponse, error) {
-	networks, limit, err := readPolicy(r.GetPolicy())
+	networks, limit, err := readPolicy("policy", r.GetPolicy())
+	if err != nil {
+		return nil, err
+	}
+	expected, err := readExpected(r.GetExpected())
 	if err != nil {
 		return nil, err
 	}
 	who := by(ctx, r.GetReason())
 	switch r.GetTarget().(type) {
-	case *wire.SetPolicyRequest_Uuid:
+	case *wire.SetPolicyRequest_Node:
 		if r.GetEnrolment() != wire.Enrolment_ENROLMENT_UNSPECIFIED {
 			return nil, status.Error(codes.InvalidArgument, "enrolment: is of the default policy only")
 		}
-		info, err := a.o.Keeper.Info(ctx, r.GetUuid())
-		if err == nil {
-			err = a.o.Keeper.SetPolicy(ctx, who, r.GetUuid(), networks, limit)
-		}
-		if err != nil {
-			return nil, operatorAnswer(err)
-		}
-		return &wire.SetPolicyResponse{Previous: policyOf(info.Policy.Networks, info.Policy.Limit)}, nil
-	case *wire.SetPolicyRequest_Default:
-		if !r.GetDefault() || r.GetPolicy() == nil {
-			return nil, status.Error(codes.InvalidArgument, "default: say true, and give the policy that all nodes shall have")
-		}
-		enrol, err := readEnrolment(r.GetEnrolment())
-		if err != nil {
-			return nil, err
-		}
-		before, err := a.o.Keeper.ChangeRules(ctx, who, func(now policy.Rules) policy.Rules {
-			return policy.Rules{Enrol: cmp.Or(enrol, now.Enrol), Networks: networks, Limit: limit}
+		var before policy.Node
+		err := a.o.Keeper.SetPolicy(ctx, who, r.GetNode(), networks, limit, func(now policy.Node) error {
+			before = now
+			return expected.judge(now.Networks, now.Limit)
 		})
 		if err != nil {
 			return nil, operatorAnswer(err)
 		}
-		return &wire.SetPolicyResponse{Previous: policyOf(before.Networks, before.Limit), PreviousEnrolment: enrolmentOf(before.Enrol)}, nil
+		return &wire.SetPolicyResponse{Previous: policyOf(before.Networks, before.Limit)}, nil
+	case *wire.SetPolicyRequest_Default:
+		if !r.GetDefault() || r.GetPolicy() == nil {
+			return nil, status.Error(codes.InvalidArgument, "default: say true, and give the policy that all nodes shall have")
+		}
+		return a.setDefault(ctx, who, r, policy.Rules{Networks: networks, Limit: limit}, expected)
 	}
 	return nil, status.Error(codes.InvalidArgument, "target: give a node's UUID, or default")
+}
+
+func (a admin) setDefault(ctx context.Context, who keeper.Operator, r *wire.SetPolicyRequest, rules policy.Rules, expected *expectation) (*wire.SetPolicyResponse, error) {
+	enrol, err := readEnrolment(r.GetEnrolment())
+	if err != nil {
+		return nil, err
+	}
+	was, err := readEnrolment(r.GetExpectedEnrolment())
+	if err != nil {
+		return nil, err
+	}
+	before, err := a.o.Keeper.ChangeRules(ctx, who, func(now policy.Rules) (policy.Rules, error) {
+		if now.Enrol = cmp.Or(now.Enrol, policy.AllowList); was != "" && was != now.Enrol {
+			return now, errOtherPolicy
+		}
+		rules.Enrol = cmp.Or(enrol, now.Enrol)
+		return rules, expected.judge(now.Networks, now.Limit)
+	})
+	if err != nil {
+		return nil, operatorAnswer(err)
+	}
+	return &wire.SetPolicyResponse{Previous: policyOf(before.Networks, before.Limit), PreviousEnrolment: enrolmentOf(before.Enrol)}, nil
+}
+
+// expectation is the policy that a change was made for; nil for any.
+type expectation struct {
+	networks []netip.Prefix
+	limit    policy.Limit
+}
+
+var errOtherPolicy = fmt.Errorf("%w: someone else changed this policy meanwhile, and nothing of theirs was overwritten", keeper.ErrChanged)
+
+func readExpected(p *wire.Policy) (*expectation, error) {
+	if p == nil {
+		return nil, nil
+	}
+	networks, limit, err := readPolicy("expected", p)
+	return &expectation{networks, limit}, err
+}
+
+func (e *expectation) judge(networks []netip.Prefix, limit policy.Limit) error {
+	if e == nil || slices.Equal(e.networks, networks) && e.limit == limit {
+		return nil
+	}
+	return errOtherPolicy
 }
 
 // Explain implements the service.
@@ -93,11 +140,11 @@ func (a admin) Explain(ctx context.Context, r *wire.ExplainRequest) (*wire.Decis
 	if r.GetOperation() == wire.Operation_OPERATION_SEAL {
 		op = policy.Seal
 	}
-	d, err := a.o.Keeper.DryRun(ctx, keeper.Request{Node: r.GetUuid(), Source: source}, op, trial)
+	d, err := a.o.Keeper.DryRun(ctx, keeper.Request{Node: r.GetNode(), Source: source}, op, trial)
 	if err != nil {
 		return nil, operatorAnswer(err)
 	}
-	out := &wire.Decision{Allowed: d.Allow, Rule: d.Rule, Reason: string(d.Reason), Detail: inWords(d.Reason)}
+	out := &wire.Decision{Allowed: d.Allow, Rule: d.Rule, Code: string(d.Reason), Detail: inWords(d.Reason)}
 	if d.RetryAfter > 0 {
 		out.RetryAfter = durationpb.New(d.RetryAfter)
 	}
@@ -106,11 +153,11 @@ func (a admin) Explain(ctx context.Context, r *wire.ExplainRequest) (*wire.Decis
 
 // tried is the node of an ExplainRequest with the policy that is to be tried.
 func (a admin) tried(ctx context.Context, r *wire.ExplainRequest) (*policy.Node, error) {
-	networks, limit, err := readPolicy(r.GetPolicy())
+	networks, limit, err := readPolicy("policy", r.GetPolicy())
 	if err != nil {
 		return nil, err
 	}
-	info, err := a.o.Keeper.Info(ctx, r.GetUuid())
+	info, err := a.o.Keeper.Info(ctx, r.GetNode())
 	if err != nil && !errors.Is(err, keeper.ErrUnknown) {
 		return nil, operatorAnswer(err)
 	}
@@ -122,7 +169,7 @@ func (a admin) tried(ctx context.Context, r *wire.ExplainRequest) (*policy.Node,
 // TestPolicy implements the service.
 func (a admin) TestPolicy(r *wire.TestPolicyRequest, out wire.Admin_TestPolicyServer) error {
 	ctx := out.Context()
-	networks, limit, err := readPolicy(r.GetPolicy())
+	networks, limit, err := readPolicy("policy", r.GetPolicy())
 	if err != nil {
 		return err
 	}
@@ -153,20 +200,21 @@ func (a admin) TestPolicy(r *wire.TestPolicyRequest, out wire.Admin_TestPolicySe
 	return nil
 }
 
-// wouldRefuse judges one node by other rules; nil if nothing changes for it. A node
+// wouldRefuse judges one node by other rules; nil if nothing changes for it. One that
+// is held back by its rate at the moment is one that is served. A node
 // that was not seen since the start has no address: if networks decide about it, it
 // is not judged.
 func (a admin) wouldRefuse(ctx context.Context, info keeper.Info, rules policy.Rules, at time.Time) (*wire.Refusal, error) {
 	req := keeper.Request{Node: string(info.Node), Source: info.Seen.Source}
-	now, err := a.o.Keeper.DryRun(ctx, req, policy.Unseal, keeper.Trial{At: at})
+	now, err := a.o.Keeper.DryRun(ctx, req, policy.Unseal, keeper.Trial{At: at, Rested: true})
 	if err != nil {
 		return nil, err
 	}
-	then, err := a.o.Keeper.DryRun(ctx, req, policy.Unseal, keeper.Trial{At: at, Rules: &rules})
+	then, err := a.o.Keeper.DryRun(ctx, req, policy.Unseal, keeper.Trial{At: at, Rules: &rules, Rested: true})
 	if err != nil {
 		return nil, err
 	}
-	no := &wire.Refusal{Uuid: string(info.Node), Address: addressText(req.Source)}
+	no := &wire.Refusal{Node: string(info.Node), Address: addressText(req.Source)}
 	switch {
 	case !req.Source.IsValid() && (now.Reason == policy.WrongNetwork || then.Reason == policy.WrongNetwork):
 		if !standing(info.Policy, at) {
@@ -174,7 +222,7 @@ func (a admin) wouldRefuse(ctx context.Context, info keeper.Info, rules policy.R
 		}
 		no.NotJudged, no.Detail = true, "not seen since the server started; the answer depends on where it calls from"
 	case now.Allow && !then.Allow:
-		no.Rule, no.Reason, no.Detail = then.Rule, string(then.Reason), inWords(then.Reason)
+		no.Rule, no.Code, no.Detail = then.Rule, string(then.Reason), inWords(then.Reason)
 	default:
 		return nil, nil
 	}
@@ -188,76 +236,4 @@ func standing(n policy.Node, at time.Time) bool {
 	}
 	n.Networks = nil
 	return policy.Decide(policy.Rules{}, n, policy.Request{Op: policy.Unseal}, policy.Bucket{}, at).Allow
-}
-
-// inWords is a reason for people.
-func inWords(r policy.Reason) string {
-	switch r {
-	case policy.OK:
-		return "allowed"
-	case policy.UnknownNode:
-		return "the node is not known, and an unseal registers none"
-	case policy.PendingApproval:
-		return "the node waits for an operator's approval"
-	case policy.ApprovalEnded:
-		return "the node's approval has ended"
-	case policy.NodeFrozen:
-		return "the node is frozen"
-	case policy.NodeRevoked:
-		return "the node is revoked"
-	case policy.NodeForgotten:
-		return "the node is forgotten: its keys are destroyed"
-	case policy.WrongNetwork:
-		return "the address is in none of the networks"
-	case policy.RateLimited:
-		return "too many unseals of the node"
-	}
-	return string(r)
-}
-
-func enrolmentOf(e policy.Enrolment) wire.Enrolment {
-	if e == policy.Open {
-		return wire.Enrolment_ENROLMENT_OPEN
-	}
-	return wire.Enrolment_ENROLMENT_ALLOW_LIST // also for "", see policy.Enrolment
-}
-
-// readEnrolment reads an enrolment from the wire; "" for none.
-func readEnrolment(e wire.Enrolment) (policy.Enrolment, error) {
-	switch e {
-	case wire.Enrolment_ENROLMENT_UNSPECIFIED:
-		return "", nil
-	case wire.Enrolment_ENROLMENT_ALLOW_LIST:
-		return policy.AllowList, nil
-	case wire.Enrolment_ENROLMENT_OPEN:
-		return policy.Open, nil
-	}
-	return "", status.Errorf(codes.InvalidArgument, "enrolment: there is no %d", e)
-}
-
-func policyOf(networks []netip.Prefix, limit policy.Limit) *wire.Policy {
-	out := &wire.Policy{}
-	for _, network := range networks {
-		out.Networks = append(out.Networks, network.String())
-	}
-	if limit != (policy.Limit{}) {
-		out.Rate = &wire.RateLimit{PerHour: uint32(limit.PerHour), Burst: uint32(limit.Burst)}
-	}
-	return out
-}
-
-// readPolicy reads a policy from the wire; empty for none.
-func readPolicy(p *wire.Policy) (networks []netip.Prefix, limit policy.Limit, err error) {
-	for i, text := range p.GetNetworks() {
-		network, err := netip.ParsePrefix(text)
-		if err != nil {
-			return nil, limit, invalid(fmt.Sprintf("policy.networks[%d]", i), err)
-		}
-		networks = append(networks, network)
-	}
-	limit = policy.Limit{PerHour: int(p.GetRate().GetPerHour()), Burst: int(p.GetRate().GetBurst())}
-	if err := (policy.Rules{Networks: networks, Limit: limit}).Check(); err != nil {
-		return nil, limit, invalid("policy", err)
-	}
-	return networks, limit, nil
 }

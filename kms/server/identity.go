@@ -69,6 +69,14 @@ func (c caller) name() string {
 	return c.cert.Subject.CommonName
 }
 
+// serial is the number of the certificate, in hex; "" without one.
+func (c caller) serial() string {
+	if c.cert == nil {
+		return ""
+	}
+	return c.cert.SerialNumber.Text(16)
+}
+
 // nodes are those that the certificate names.
 func (c caller) nodes() (all []blob.Node) {
 	if c.cert == nil {
@@ -114,7 +122,7 @@ func (s *Server) prove(c caller, op, uuid string) (keeper.Request, error) {
 func (s *Server) record(c caller, op string, node blob.Node, reason string) {
 	s.count.certificatesRefused.Add(1)
 	s.count.outcome(op, reason)
-	e := audit.Event{Op: op, Node: string(node), Source: c.source.String(), Actor: c.name(), Outcome: "denied", Reason: reason, Rule: "clients"}
+	e := audit.Event{Op: op, Node: string(node), Address: c.source.String(), Actor: c.name(), Serial: c.serial(), Outcome: "denied", Code: reason, Rule: "clients"}
 	s.note(e)
 }
 

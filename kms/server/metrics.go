@@ -140,6 +140,9 @@ func (s *Server) writeMetrics(w io.Writer) {
 	one("cryptctl_kms_kek_calls_total", "counter", "Node keys that the key-encryption key was asked to wrap or unwrap.", asked.KEKCalls)
 	if log, ok := s.o.Audit.(*audit.Log); ok {
 		one("cryptctl_kms_audit_records_total", "counter", "Records in the audit log, with those before the start.", int64(log.Head().Seq))
+		if free, err := log.Free(); err == nil {
+			one("cryptctl_kms_audit_free_bytes", "gauge", "Room on the file system of the audit log.", free)
+		}
 		one("cryptctl_kms_audit_syncs_total", "counter", "Writes of the audit log that were synced; many records share one.", int64(log.Syncs()))
 	}
 	s.writeParts(w)

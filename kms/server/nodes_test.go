@@ -266,7 +266,7 @@ func TestRecorded(t *testing.T) {
 		}
 		got = append(got, rec.Event)
 	}
-	if len(got) != 2 || got[0].Outcome != "denied" || got[0].Reason != "other-node" || got[0].Actor != nodeB || got[0].Node != nodeA || got[0].Source != "127.0.0.1" ||
+	if len(got) != 2 || got[0].Outcome != "denied" || got[0].Code != "other-node" || got[0].Actor != nodeB || got[0].Node != nodeA || got[0].Address != "127.0.0.1" ||
 		got[1].Outcome != "allowed" || got[1].Actor != nodeA {
 		t.Errorf("%+v", got)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cryptctl/cryptctl/kms/keeper"
+	"github.com/cryptctl/cryptctl/kms/kek"
 )
 
 // readyWait is how long /readyz may look at the parts.
@@ -70,7 +71,10 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	io.WriteString(w, "ok\n")
-	if err := s.parts.state().KEK; err != nil {
+	switch err := s.parts.state().KEK; {
+	case errors.Is(err, kek.ErrVersion):
+		fmt.Fprintf(w, "only nodes whose keys the keyset opens are answered: %v\n", err)
+	case err != nil:
 		fmt.Fprintf(w, "only nodes whose keys are in use are answered: key-encryption key: %v\n", err)
 	}
 }

@@ -22,7 +22,7 @@ func needs(method string) role.Role {
 		return role.Reader
 	case "ApproveNode", "FreezeNode", "ThawNode", "RotateNodeKey":
 		return role.Operator
-	case "RevokeNode", "ForgetNode", "SetPolicy", "RetireNodeKey", "RotateKEK", "RewrapKEK", "RetireKEK", "Backup":
+	case "RevokeNode", "ForgetNode", "PurgeNodes", "SetPolicy", "RetireNodeKey", "RotateKEK", "RewrapKEK", "RetireKEK", "Backup":
 		return role.Admin
 	}
 	return role.None
@@ -61,8 +61,16 @@ func (g gate) mayNot(c caller, method string, need role.Role) error {
 		return status.Errorf(codes.Unauthenticated, "this call needs a client certificate with the role %s", need)
 	}
 	g.log.Warn("an operator's call was refused", "method", method, "source", c.source, "name", c.name(), "role", c.role, "needs", need)
-	g.note(audit.Event{Op: "call", Source: c.source.String(), Actor: c.name(), Outcome: "denied", Reason: "role", Detail: method})
+	g.note(audit.Event{Op: "call", Address: c.source.String(), Actor: c.name(), Role: roleText(c.role), Serial: c.serial(), Outcome: "denied", Code: "role", Detail: method})
 	return status.Errorf(codes.PermissionDenied, "this call needs the role %s, the certificate of %q has %s", need, c.name(), c.role)
+}
+
+// roleText is a role for the record; "" for none.
+func roleText(r role.Role) string {
+	if r == role.None {
+		return ""
+	}
+	return r.String()
 }
 
 // seldom lets something through once a second, and counts the rest.

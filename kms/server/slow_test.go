@@ -47,7 +47,7 @@ func TestBackupNotRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	begin := time.Now()
-	if _, err := admins(t, ca, r).ForgetNode(within(t), &wire.ForgetNodeRequest{Uuid: nodeB, Confirm: nodeB}); err != nil {
+	if _, err := admins(t, ca, r).ForgetNode(within(t), &wire.ForgetNodeRequest{Node: nodeB, Confirm: nodeB}); err != nil {
 		t.Error(err)
 	}
 	if _, err := unseal(within(t), node, nodeA, sealed); err != nil {

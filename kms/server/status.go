@@ -113,6 +113,8 @@ func operatorAnswer(err error) error {
 		return status.Error(codes.PermissionDenied, why.Error())
 	case errors.Is(err, keeper.ErrUnknown):
 		return status.Error(codes.NotFound, err.Error())
+	case errors.Is(err, keeper.ErrChanged):
+		return status.Error(codes.Aborted, err.Error())
 	case errors.Is(err, keeper.ErrRefused):
 		return status.Error(codes.FailedPrecondition, err.Error())
 	case errors.Is(err, context.Canceled):

@@ -239,7 +239,7 @@ func TestFollowOnNodes(t *testing.T) {
 	if _, err := seal(within(t), ca.operator(t, r.nodes, ""), nodeA, make([]byte, 32)); err != nil {
 		t.Fatal(err)
 	}
-	if rec, err := s.Recv(); err != nil || rec.GetUuid() != nodeA {
+	if rec, err := s.Recv(); err != nil || rec.GetNode() != nodeA {
 		t.Errorf("%v, %v", rec, err)
 	}
 }

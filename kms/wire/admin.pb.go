@@ -32,7 +32,7 @@ type NodeState int32
 const (
 	NodeState_NODE_STATE_UNSPECIFIED NodeState = 0
 	NodeState_NODE_STATE_PENDING     NodeState = 1 // seen, not approved yet
-	NodeState_NODE_STATE_ACTIVE      NodeState = 2 // served
+	NodeState_NODE_STATE_APPROVED    NodeState = 2 // served
 	NodeState_NODE_STATE_FROZEN      NodeState = 3 // refused until thawed
 	NodeState_NODE_STATE_REVOKED     NodeState = 4 // refused until an admin reinstates it
 	// Refused; its keys are destroyed. Once approved anew it gets new ones.
@@ -44,7 +44,7 @@ var (
 	NodeState_name = map[int32]string{
 		0: "NODE_STATE_UNSPECIFIED",
 		1: "NODE_STATE_PENDING",
-		2: "NODE_STATE_ACTIVE",
+		2: "NODE_STATE_APPROVED",
 		3: "NODE_STATE_FROZEN",
 		4: "NODE_STATE_REVOKED",
 		5: "NODE_STATE_FORGOTTEN",
@@ -52,7 +52,7 @@ var (
 	NodeState_value = map[string]int32{
 		"NODE_STATE_UNSPECIFIED": 0,
 		"NODE_STATE_PENDING":     1,
-		"NODE_STATE_ACTIVE":      2,
+		"NODE_STATE_APPROVED":    2,
 		"NODE_STATE_FROZEN":      3,
 		"NODE_STATE_REVOKED":     4,
 		"NODE_STATE_FORGOTTEN":   5,
@@ -241,21 +241,23 @@ func (KEKVersionState) EnumDescriptor() ([]byte, []int) {
 
 type Node struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Uuid  string                 `protobuf:"bytes,1,opt,name=uuid,proto3" json:"uuid,omitempty"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	State NodeState              `protobuf:"varint,2,opt,name=state,proto3,enum=cryptctl.kms.v1.NodeState" json:"state,omitempty"`
 	// Why it is in this state, as the operator said.
 	Reason    string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	FirstSeen *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=first_seen,json=firstSeen,proto3" json:"first_seen,omitempty"`
 	LastSeen  *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
 	// Where it called from last, without the port.
-	LastAddress  string                 `protobuf:"bytes,6,opt,name=last_address,json=lastAddress,proto3" json:"last_address,omitempty"`
+	Address      string                 `protobuf:"bytes,6,opt,name=address,proto3" json:"address,omitempty"`
 	LastUnsealed *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_unsealed,json=lastUnsealed,proto3" json:"last_unsealed,omitempty"`
-	Approved     *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=approved,proto3" json:"approved,omitempty"`
+	ApprovedAt   *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=approved_at,json=approvedAt,proto3" json:"approved_at,omitempty"`
 	// When the approval ends; not set for one that does not.
-	Expires *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=expires,proto3" json:"expires,omitempty"`
+	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	// Its own policy; not set where the default alone applies.
-	Policy        *Policy    `protobuf:"bytes,10,opt,name=policy,proto3" json:"policy,omitempty"`
-	Keys          []*NodeKey `protobuf:"bytes,11,rep,name=keys,proto3" json:"keys,omitempty"`
+	Policy *Policy    `protobuf:"bytes,10,opt,name=policy,proto3" json:"policy,omitempty"`
+	Keys   []*NodeKey `protobuf:"bytes,11,rep,name=keys,proto3" json:"keys,omitempty"`
+	// What holds for it: its own policy and the default together.
+	Effective     *EffectivePolicy `protobuf:"bytes,12,opt,name=effective,proto3" json:"effective,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -290,9 +292,9 @@ func (*Node) Descriptor() ([]byte, []int) {
 	return file_kms_wire_admin_proto_rawDescGZIP(), []int{0}
 }
 
-func (x *Node) GetUuid() string {
+func (x *Node) GetNode() string {
 	if x != nil {
-		return x.Uuid
+		return x.Node
 	}
 	return ""
 }
@@ -325,9 +327,9 @@ func (x *Node) GetLastSeen() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *Node) GetLastAddress() string {
+func (x *Node) GetAddress() string {
 	if x != nil {
-		return x.LastAddress
+		return x.Address
 	}
 	return ""
 }
@@ -339,16 +341,16 @@ func (x *Node) GetLastUnsealed() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *Node) GetApproved() *timestamppb.Timestamp {
+func (x *Node) GetApprovedAt() *timestamppb.Timestamp {
 	if x != nil {
-		return x.Approved
+		return x.ApprovedAt
 	}
 	return nil
 }
 
-func (x *Node) GetExpires() *timestamppb.Timestamp {
+func (x *Node) GetExpiresAt() *timestamppb.Timestamp {
 	if x != nil {
-		return x.Expires
+		return x.ExpiresAt
 	}
 	return nil
 }
@@ -367,15 +369,21 @@ func (x *Node) GetKeys() []*NodeKey {
 	return nil
 }
 
+func (x *Node) GetEffective() *EffectivePolicy {
+	if x != nil {
+		return x.Effective
+	}
+	return nil
+}
+
 type NodeKey struct {
-	state    protoimpl.MessageState `protogen:"open.v1"`
-	Version  uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
-	Created  *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=created,proto3" json:"created,omitempty"`
-	LastUsed *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=last_used,json=lastUsed,proto3" json:"last_used,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Version uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Created *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=created,proto3" json:"created,omitempty"`
 	// Whether new blobs are sealed under it.
-	Primary bool `protobuf:"varint,4,opt,name=primary,proto3" json:"primary,omitempty"`
+	Primary bool `protobuf:"varint,3,opt,name=primary,proto3" json:"primary,omitempty"`
 	// The version of the KEK that wraps it, as in KEKStatus.
-	KekVersion    string `protobuf:"bytes,5,opt,name=kek_version,json=kekVersion,proto3" json:"kek_version,omitempty"`
+	KekVersion    string `protobuf:"bytes,4,opt,name=kek_version,json=kekVersion,proto3" json:"kek_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -420,13 +428,6 @@ func (x *NodeKey) GetVersion() uint32 {
 func (x *NodeKey) GetCreated() *timestamppb.Timestamp {
 	if x != nil {
 		return x.Created
-	}
-	return nil
-}
-
-func (x *NodeKey) GetLastUsed() *timestamppb.Timestamp {
-	if x != nil {
-		return x.LastUsed
 	}
 	return nil
 }
@@ -501,6 +502,79 @@ func (x *Policy) GetRate() *RateLimit {
 	return nil
 }
 
+// A policy of a node and the default policy together.
+type EffectivePolicy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those that are in both; none with any_network: all, none without it: the two
+	// have nothing in common, and no request is served.
+	Networks   []string `protobuf:"bytes,1,rep,name=networks,proto3" json:"networks,omitempty"`
+	AnyNetwork bool     `protobuf:"varint,2,opt,name=any_network,json=anyNetwork,proto3" json:"any_network,omitempty"`
+	// Not set: no limit.
+	Rate *RateLimit `protobuf:"bytes,3,opt,name=rate,proto3" json:"rate,omitempty"`
+	// The limit is that of the default policy.
+	DefaultRate   bool `protobuf:"varint,4,opt,name=default_rate,json=defaultRate,proto3" json:"default_rate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EffectivePolicy) Reset() {
+	*x = EffectivePolicy{}
+	mi := &file_kms_wire_admin_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EffectivePolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EffectivePolicy) ProtoMessage() {}
+
+func (x *EffectivePolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_kms_wire_admin_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EffectivePolicy.ProtoReflect.Descriptor instead.
+func (*EffectivePolicy) Descriptor() ([]byte, []int) {
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *EffectivePolicy) GetNetworks() []string {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
+}
+
+func (x *EffectivePolicy) GetAnyNetwork() bool {
+	if x != nil {
+		return x.AnyNetwork
+	}
+	return false
+}
+
+func (x *EffectivePolicy) GetRate() *RateLimit {
+	if x != nil {
+		return x.Rate
+	}
+	return nil
+}
+
+func (x *EffectivePolicy) GetDefaultRate() bool {
+	if x != nil {
+		return x.DefaultRate
+	}
+	return false
+}
+
 type RateLimit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Requests in an hour, on average.
@@ -513,7 +587,7 @@ type RateLimit struct {
 
 func (x *RateLimit) Reset() {
 	*x = RateLimit{}
-	mi := &file_kms_wire_admin_proto_msgTypes[3]
+	mi := &file_kms_wire_admin_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -525,7 +599,7 @@ func (x *RateLimit) String() string {
 func (*RateLimit) ProtoMessage() {}
 
 func (x *RateLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[3]
+	mi := &file_kms_wire_admin_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -538,7 +612,7 @@ func (x *RateLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimit.ProtoReflect.Descriptor instead.
 func (*RateLimit) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{3}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RateLimit) GetPerHour() uint32 {
@@ -565,7 +639,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_kms_wire_admin_proto_msgTypes[4]
+	mi := &file_kms_wire_admin_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -577,7 +651,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[4]
+	mi := &file_kms_wire_admin_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -590,7 +664,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{4}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListNodesRequest) GetStates() []NodeState {
@@ -602,14 +676,14 @@ func (x *ListNodesRequest) GetStates() []NodeState {
 
 type GetNodeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Uuid          string                 `protobuf:"bytes,1,opt,name=uuid,proto3" json:"uuid,omitempty"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_kms_wire_admin_proto_msgTypes[5]
+	mi := &file_kms_wire_admin_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -621,7 +695,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[5]
+	mi := &file_kms_wire_admin_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -634,33 +708,40 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{5}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{6}
 }
 
-func (x *GetNodeRequest) GetUuid() string {
+func (x *GetNodeRequest) GetNode() string {
 	if x != nil {
-		return x.Uuid
+		return x.Node
 	}
 	return ""
 }
 
 type ApproveNodeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Uuid  string                 `protobuf:"bytes,1,opt,name=uuid,proto3" json:"uuid,omitempty"`
-	// When the approval ends; not set for one that does not.
-	Expires *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires,proto3" json:"expires,omitempty"`
-	Reason  string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// When the approval ends; not set keeps the end that there is, if there is one. To
+	// move the end of a node that was approved before to a later time needs an admin.
+	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	Reason    string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Its own policy from now on; not set keeps the one that it has.
 	Policy *Policy `protobuf:"bytes,4,opt,name=policy,proto3" json:"policy,omitempty"`
 	// Needed for a node that is revoked, and an admin.
-	Reinstate     bool `protobuf:"varint,5,opt,name=reinstate,proto3" json:"reinstate,omitempty"`
+	Reinstate bool `protobuf:"varint,5,opt,name=reinstate,proto3" json:"reinstate,omitempty"`
+	// Takes the end away that there is; of a node that was approved before, an admin
+	// does. Excludes expires_at.
+	WithoutEnd bool `protobuf:"varint,6,opt,name=without_end,json=withoutEnd,proto3" json:"without_end,omitempty"`
+	// With policy: the one of its own that the node had when it was looked at; with
+	// another one by now, the call ends with ABORTED. Not set is not compared.
+	Expected      *Policy `protobuf:"bytes,7,opt,name=expected,proto3" json:"expected,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ApproveNodeRequest) Reset() {
 	*x = ApproveNodeRequest{}
-	mi := &file_kms_wire_admin_proto_msgTypes[6]
+	mi := &file_kms_wire_admin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -672,7 +753,7 @@ func (x *ApproveNodeRequest) String() string {
 func (*ApproveNodeRequest) ProtoMessage() {}
 
 func (x *ApproveNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[6]
+	mi := &file_kms_wire_admin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -685,19 +766,19 @@ func (x *ApproveNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveNodeRequest.ProtoReflect.Descriptor instead.
 func (*ApproveNodeRequest) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{6}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{7}
 }
 
-func (x *ApproveNodeRequest) GetUuid() string {
+func (x *ApproveNodeRequest) GetNode() string {
 	if x != nil {
-		return x.Uuid
+		return x.Node
 	}
 	return ""
 }
 
-func (x *ApproveNodeRequest) GetExpires() *timestamppb.Timestamp {
+func (x *ApproveNodeRequest) GetExpiresAt() *timestamppb.Timestamp {
 	if x != nil {
-		return x.Expires
+		return x.ExpiresAt
 	}
 	return nil
 }
@@ -723,9 +804,23 @@ func (x *ApproveNodeRequest) GetReinstate() bool {
 	return false
 }
 
+func (x *ApproveNodeRequest) GetWithoutEnd() bool {
+	if x != nil {
+		return x.WithoutEnd
+	}
+	return false
+}
+
+func (x *ApproveNodeRequest) GetExpected() *Policy {
+	if x != nil {
+		return x.Expected
+	}
+	return nil
+}
+
 type FreezeNodeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Uuid          string                 `protobuf:"bytes,1,opt,name=uuid,proto3" json:"uuid,omitempty"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -733,7 +828,7 @@ type FreezeNodeRequest struct {
 
 func (x *FreezeNodeRequest) Reset() {
 	*x = FreezeNodeRequest{}
-	mi := &file_kms_wire_admin_proto_msgTypes[7]
+	mi := &file_kms_wire_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -745,7 +840,7 @@ func (x *FreezeNodeRequest) String() string {
 func (*FreezeNodeRequest) ProtoMessage() {}
 
 func (x *FreezeNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[7]
+	mi := &file_kms_wire_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -758,12 +853,12 @@ func (x *FreezeNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FreezeNodeRequest.ProtoReflect.Descriptor instead.
 func (*FreezeNodeRequest) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{7}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{8}
 }
 
-func (x *FreezeNodeRequest) GetUuid() string {
+func (x *FreezeNodeRequest) GetNode() string {
 	if x != nil {
-		return x.Uuid
+		return x.Node
 	}
 	return ""
 }
@@ -777,7 +872,7 @@ func (x *FreezeNodeRequest) GetReason() string {
 
 type ThawNodeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Uuid          string                 `protobuf:"bytes,1,opt,name=uuid,proto3" json:"uuid,omitempty"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -785,7 +880,7 @@ type ThawNodeRequest struct {
 
 func (x *ThawNodeRequest) Reset() {
 	*x = ThawNodeRequest{}
-	mi := &file_kms_wire_admin_proto_msgTypes[8]
+	mi := &file_kms_wire_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -797,7 +892,7 @@ func (x *ThawNodeRequest) String() string {
 func (*ThawNodeRequest) ProtoMessage() {}
 
 func (x *ThawNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[8]
+	mi := &file_kms_wire_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -810,12 +905,12 @@ func (x *ThawNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ThawNodeRequest.ProtoReflect.Descriptor instead.
 func (*ThawNodeRequest) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{8}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{9}
 }
 
-func (x *ThawNodeRequest) GetUuid() string {
+func (x *ThawNodeRequest) GetNode() string {
 	if x != nil {
-		return x.Uuid
+		return x.Node
 	}
 	return ""
 }
@@ -829,7 +924,7 @@ func (x *ThawNodeRequest) GetReason() string {
 
 type RevokeNodeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Uuid          string                 `protobuf:"bytes,1,opt,name=uuid,proto3" json:"uuid,omitempty"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -837,7 +932,7 @@ type RevokeNodeRequest struct {
 
 func (x *RevokeNodeRequest) Reset() {
 	*x = RevokeNodeRequest{}
-	mi := &file_kms_wire_admin_proto_msgTypes[9]
+	mi := &file_kms_wire_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -849,7 +944,7 @@ func (x *RevokeNodeRequest) String() string {
 func (*RevokeNodeRequest) ProtoMessage() {}
 
 func (x *RevokeNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[9]
+	mi := &file_kms_wire_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -862,12 +957,12 @@ func (x *RevokeNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeNodeRequest.ProtoReflect.Descriptor instead.
 func (*RevokeNodeRequest) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{9}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{10}
 }
 
-func (x *RevokeNodeRequest) GetUuid() string {
+func (x *RevokeNodeRequest) GetNode() string {
 	if x != nil {
-		return x.Uuid
+		return x.Node
 	}
 	return ""
 }
@@ -881,7 +976,7 @@ func (x *RevokeNodeRequest) GetReason() string {
 
 type ForgetNodeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Uuid  string                 `protobuf:"bytes,1,opt,name=uuid,proto3" json:"uuid,omitempty"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	// The node's UUID once more, as the operator typed it: anything else is
 	// refused.
 	Confirm       string `protobuf:"bytes,2,opt,name=confirm,proto3" json:"confirm,omitempty"`
@@ -892,7 +987,7 @@ type ForgetNodeRequest struct {
 
 func (x *ForgetNodeRequest) Reset() {
 	*x = ForgetNodeRequest{}
-	mi := &file_kms_wire_admin_proto_msgTypes[10]
+	mi := &file_kms_wire_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -904,7 +999,7 @@ func (x *ForgetNodeRequest) String() string {
 func (*ForgetNodeRequest) ProtoMessage() {}
 
 func (x *ForgetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[10]
+	mi := &file_kms_wire_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -917,12 +1012,12 @@ func (x *ForgetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetNodeRequest.ProtoReflect.Descriptor instead.
 func (*ForgetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{10}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{11}
 }
 
-func (x *ForgetNodeRequest) GetUuid() string {
+func (x *ForgetNodeRequest) GetNode() string {
 	if x != nil {
-		return x.Uuid
+		return x.Node
 	}
 	return ""
 }
@@ -951,7 +1046,7 @@ type ForgetNodeResponse struct {
 
 func (x *ForgetNodeResponse) Reset() {
 	*x = ForgetNodeResponse{}
-	mi := &file_kms_wire_admin_proto_msgTypes[11]
+	mi := &file_kms_wire_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -963,7 +1058,7 @@ func (x *ForgetNodeResponse) String() string {
 func (*ForgetNodeResponse) ProtoMessage() {}
 
 func (x *ForgetNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[11]
+	mi := &file_kms_wire_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -976,7 +1071,7 @@ func (x *ForgetNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetNodeResponse.ProtoReflect.Descriptor instead.
 func (*ForgetNodeResponse) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{11}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ForgetNodeResponse) GetDestroyedKeys() uint32 {
@@ -986,17 +1081,114 @@ func (x *ForgetNodeResponse) GetDestroyedKeys() uint32 {
 	return 0
 }
 
+type PurgeNodesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those that asked for the first time before it. Not in the future.
+	PendingBefore *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=pending_before,json=pendingBefore,proto3" json:"pending_before,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PurgeNodesRequest) Reset() {
+	*x = PurgeNodesRequest{}
+	mi := &file_kms_wire_admin_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PurgeNodesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PurgeNodesRequest) ProtoMessage() {}
+
+func (x *PurgeNodesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kms_wire_admin_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PurgeNodesRequest.ProtoReflect.Descriptor instead.
+func (*PurgeNodesRequest) Descriptor() ([]byte, []int) {
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *PurgeNodesRequest) GetPendingBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PendingBefore
+	}
+	return nil
+}
+
+func (x *PurgeNodesRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type PurgeNodesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Purged        uint64                 `protobuf:"varint,1,opt,name=purged,proto3" json:"purged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PurgeNodesResponse) Reset() {
+	*x = PurgeNodesResponse{}
+	mi := &file_kms_wire_admin_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PurgeNodesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PurgeNodesResponse) ProtoMessage() {}
+
+func (x *PurgeNodesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kms_wire_admin_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PurgeNodesResponse.ProtoReflect.Descriptor instead.
+func (*PurgeNodesResponse) Descriptor() ([]byte, []int) {
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *PurgeNodesResponse) GetPurged() uint64 {
+	if x != nil {
+		return x.Purged
+	}
+	return 0
+}
+
 type GetPolicyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty for the default policy.
-	Uuid          string `protobuf:"bytes,1,opt,name=uuid,proto3" json:"uuid,omitempty"`
+	Node          string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetPolicyRequest) Reset() {
 	*x = GetPolicyRequest{}
-	mi := &file_kms_wire_admin_proto_msgTypes[12]
+	mi := &file_kms_wire_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1008,7 +1200,7 @@ func (x *GetPolicyRequest) String() string {
 func (*GetPolicyRequest) ProtoMessage() {}
 
 func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[12]
+	mi := &file_kms_wire_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1021,12 +1213,12 @@ func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{12}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{15}
 }
 
-func (x *GetPolicyRequest) GetUuid() string {
+func (x *GetPolicyRequest) GetNode() string {
 	if x != nil {
-		return x.Uuid
+		return x.Node
 	}
 	return ""
 }
@@ -1037,14 +1229,16 @@ type GetPolicyResponse struct {
 	// The node has none of its own: this is the default.
 	Inherited bool `protobuf:"varint,2,opt,name=inherited,proto3" json:"inherited,omitempty"`
 	// Of the default policy, also when a node was asked for.
-	Enrolment     Enrolment `protobuf:"varint,3,opt,name=enrolment,proto3,enum=cryptctl.kms.v1.Enrolment" json:"enrolment,omitempty"`
+	Enrolment Enrolment `protobuf:"varint,3,opt,name=enrolment,proto3,enum=cryptctl.kms.v1.Enrolment" json:"enrolment,omitempty"`
+	// What holds for the node; not set without one.
+	Effective     *EffectivePolicy `protobuf:"bytes,4,opt,name=effective,proto3" json:"effective,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetPolicyResponse) Reset() {
 	*x = GetPolicyResponse{}
-	mi := &file_kms_wire_admin_proto_msgTypes[13]
+	mi := &file_kms_wire_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1056,7 +1250,7 @@ func (x *GetPolicyResponse) String() string {
 func (*GetPolicyResponse) ProtoMessage() {}
 
 func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[13]
+	mi := &file_kms_wire_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1069,7 +1263,7 @@ func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyResponse.ProtoReflect.Descriptor instead.
 func (*GetPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{13}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetPolicyResponse) GetPolicy() *Policy {
@@ -1093,25 +1287,36 @@ func (x *GetPolicyResponse) GetEnrolment() Enrolment {
 	return Enrolment_ENROLMENT_UNSPECIFIED
 }
 
+func (x *GetPolicyResponse) GetEffective() *EffectivePolicy {
+	if x != nil {
+		return x.Effective
+	}
+	return nil
+}
+
 type SetPolicyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Target:
 	//
-	//	*SetPolicyRequest_Uuid
+	//	*SetPolicyRequest_Node
 	//	*SetPolicyRequest_Default
 	Target isSetPolicyRequest_Target `protobuf_oneof:"target"`
 	// Not set takes a node's own policy away, so that the default alone applies.
 	Policy *Policy `protobuf:"bytes,3,opt,name=policy,proto3" json:"policy,omitempty"`
 	Reason string  `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	// With default only; not set keeps the one in force.
-	Enrolment     Enrolment `protobuf:"varint,5,opt,name=enrolment,proto3,enum=cryptctl.kms.v1.Enrolment" json:"enrolment,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Enrolment Enrolment `protobuf:"varint,5,opt,name=enrolment,proto3,enum=cryptctl.kms.v1.Enrolment" json:"enrolment,omitempty"`
+	// What it was when it was looked at: of a node its own, empty for none. If it is
+	// another one by now, the call ends with ABORTED. Not set is not compared.
+	Expected          *Policy   `protobuf:"bytes,6,opt,name=expected,proto3" json:"expected,omitempty"`
+	ExpectedEnrolment Enrolment `protobuf:"varint,7,opt,name=expected_enrolment,json=expectedEnrolment,proto3,enum=cryptctl.kms.v1.Enrolment" json:"expected_enrolment,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *SetPolicyRequest) Reset() {
 	*x = SetPolicyRequest{}
-	mi := &file_kms_wire_admin_proto_msgTypes[14]
+	mi := &file_kms_wire_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1123,7 +1328,7 @@ func (x *SetPolicyRequest) String() string {
 func (*SetPolicyRequest) ProtoMessage() {}
 
 func (x *SetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[14]
+	mi := &file_kms_wire_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1136,7 +1341,7 @@ func (x *SetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*SetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{14}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SetPolicyRequest) GetTarget() isSetPolicyRequest_Target {
@@ -1146,10 +1351,10 @@ func (x *SetPolicyRequest) GetTarget() isSetPolicyRequest_Target {
 	return nil
 }
 
-func (x *SetPolicyRequest) GetUuid() string {
+func (x *SetPolicyRequest) GetNode() string {
 	if x != nil {
-		if x, ok := x.Target.(*SetPolicyRequest_Uuid); ok {
-			return x.Uuid
+		if x, ok := x.Target.(*SetPolicyRequest_Node); ok {
+			return x.Node
 		}
 	}
 	return ""
@@ -1185,12 +1390,26 @@ func (x *SetPolicyRequest) GetEnrolment() Enrolment {
 	return Enrolment_ENROLMENT_UNSPECIFIED
 }
 
+func (x *SetPolicyRequest) GetExpected() *Policy {
+	if x != nil {
+		return x.Expected
+	}
+	return nil
+}
+
+func (x *SetPolicyRequest) GetExpectedEnrolment() Enrolment {
+	if x != nil {
+		return x.ExpectedEnrolment
+	}
+	return Enrolment_ENROLMENT_UNSPECIFIED
+}
+
 type isSetPolicyRequest_Target interface {
 	isSetPolicyRequest_Target()
 }
 
-type SetPolicyRequest_Uuid struct {
-	Uuid string `protobuf:"bytes,1,opt,name=uuid,proto3,oneof"`
+type SetPolicyRequest_Node struct {
+	Node string `protobuf:"bytes,1,opt,name=node,proto3,oneof"`
 }
 
 type SetPolicyRequest_Default struct {
@@ -1198,7 +1417,7 @@ type SetPolicyRequest_Default struct {
 	Default bool `protobuf:"varint,2,opt,name=default,proto3,oneof"`
 }
 
-func (*SetPolicyRequest_Uuid) isSetPolicyRequest_Target() {}
+func (*SetPolicyRequest_Node) isSetPolicyRequest_Target() {}
 
 func (*SetPolicyRequest_Default) isSetPolicyRequest_Target() {}
 
@@ -1214,7 +1433,7 @@ type SetPolicyResponse struct {
 
 func (x *SetPolicyResponse) Reset() {
 	*x = SetPolicyResponse{}
-	mi := &file_kms_wire_admin_proto_msgTypes[15]
+	mi := &file_kms_wire_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1226,7 +1445,7 @@ func (x *SetPolicyResponse) String() string {
 func (*SetPolicyResponse) ProtoMessage() {}
 
 func (x *SetPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[15]
+	mi := &file_kms_wire_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1239,7 +1458,7 @@ func (x *SetPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPolicyResponse.ProtoReflect.Descriptor instead.
 func (*SetPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{15}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SetPolicyResponse) GetPrevious() *Policy {
@@ -1258,7 +1477,7 @@ func (x *SetPolicyResponse) GetPreviousEnrolment() Enrolment {
 
 type ExplainRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Uuid  string                 `protobuf:"bytes,1,opt,name=uuid,proto3" json:"uuid,omitempty"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	// An IP address without a port.
 	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
 	// Not set means now.
@@ -1273,7 +1492,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_kms_wire_admin_proto_msgTypes[16]
+	mi := &file_kms_wire_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1285,7 +1504,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[16]
+	mi := &file_kms_wire_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1298,12 +1517,12 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{16}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{19}
 }
 
-func (x *ExplainRequest) GetUuid() string {
+func (x *ExplainRequest) GetNode() string {
 	if x != nil {
-		return x.Uuid
+		return x.Node
 	}
 	return ""
 }
@@ -1346,14 +1565,14 @@ type Decision struct {
 	// When a request would be allowed again, where waiting helps.
 	RetryAfter *durationpb.Duration `protobuf:"bytes,4,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"`
 	// Why, in a word, as the audit log would name it.
-	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	Code          string `protobuf:"bytes,5,opt,name=code,proto3" json:"code,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_kms_wire_admin_proto_msgTypes[17]
+	mi := &file_kms_wire_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1365,7 +1584,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[17]
+	mi := &file_kms_wire_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1378,7 +1597,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{17}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Decision) GetAllowed() bool {
@@ -1409,9 +1628,9 @@ func (x *Decision) GetRetryAfter() *durationpb.Duration {
 	return nil
 }
 
-func (x *Decision) GetReason() string {
+func (x *Decision) GetCode() string {
 	if x != nil {
-		return x.Reason
+		return x.Code
 	}
 	return ""
 }
@@ -1428,7 +1647,7 @@ type TestPolicyRequest struct {
 
 func (x *TestPolicyRequest) Reset() {
 	*x = TestPolicyRequest{}
-	mi := &file_kms_wire_admin_proto_msgTypes[18]
+	mi := &file_kms_wire_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1440,7 +1659,7 @@ func (x *TestPolicyRequest) String() string {
 func (*TestPolicyRequest) ProtoMessage() {}
 
 func (x *TestPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[18]
+	mi := &file_kms_wire_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1453,7 +1672,7 @@ func (x *TestPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestPolicyRequest.ProtoReflect.Descriptor instead.
 func (*TestPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{18}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TestPolicyRequest) GetPolicy() *Policy {
@@ -1472,7 +1691,7 @@ func (x *TestPolicyRequest) GetAt() *timestamppb.Timestamp {
 
 type Refusal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Uuid  string                 `protobuf:"bytes,1,opt,name=uuid,proto3" json:"uuid,omitempty"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	// Where the node called from last, which is what is judged; empty if the server
 	// has not seen it since its start.
 	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
@@ -1480,7 +1699,7 @@ type Refusal struct {
 	Rule   string `protobuf:"bytes,3,opt,name=rule,proto3" json:"rule,omitempty"`
 	Detail string `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
 	// Why, in a word, as the audit log would name it.
-	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	Code string `protobuf:"bytes,5,opt,name=code,proto3" json:"code,omitempty"`
 	// Not a refusal: the answer depends on where the node calls from, and the server
 	// has not seen it since its start.
 	NotJudged     bool `protobuf:"varint,6,opt,name=not_judged,json=notJudged,proto3" json:"not_judged,omitempty"`
@@ -1490,7 +1709,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_kms_wire_admin_proto_msgTypes[19]
+	mi := &file_kms_wire_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1502,7 +1721,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[19]
+	mi := &file_kms_wire_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1515,12 +1734,12 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{19}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{22}
 }
 
-func (x *Refusal) GetUuid() string {
+func (x *Refusal) GetNode() string {
 	if x != nil {
-		return x.Uuid
+		return x.Node
 	}
 	return ""
 }
@@ -1546,9 +1765,9 @@ func (x *Refusal) GetDetail() string {
 	return ""
 }
 
-func (x *Refusal) GetReason() string {
+func (x *Refusal) GetCode() string {
 	if x != nil {
-		return x.Reason
+		return x.Code
 	}
 	return ""
 }
@@ -1562,7 +1781,7 @@ func (x *Refusal) GetNotJudged() bool {
 
 type RotateNodeKeyRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Uuid          string                 `protobuf:"bytes,1,opt,name=uuid,proto3" json:"uuid,omitempty"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1570,7 +1789,7 @@ type RotateNodeKeyRequest struct {
 
 func (x *RotateNodeKeyRequest) Reset() {
 	*x = RotateNodeKeyRequest{}
-	mi := &file_kms_wire_admin_proto_msgTypes[20]
+	mi := &file_kms_wire_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1582,7 +1801,7 @@ func (x *RotateNodeKeyRequest) String() string {
 func (*RotateNodeKeyRequest) ProtoMessage() {}
 
 func (x *RotateNodeKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[20]
+	mi := &file_kms_wire_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1595,12 +1814,12 @@ func (x *RotateNodeKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateNodeKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateNodeKeyRequest) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{20}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{23}
 }
 
-func (x *RotateNodeKeyRequest) GetUuid() string {
+func (x *RotateNodeKeyRequest) GetNode() string {
 	if x != nil {
-		return x.Uuid
+		return x.Node
 	}
 	return ""
 }
@@ -1614,7 +1833,7 @@ func (x *RotateNodeKeyRequest) GetReason() string {
 
 type RetireNodeKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Uuid  string                 `protobuf:"bytes,1,opt,name=uuid,proto3" json:"uuid,omitempty"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	// All versions below this one; it must not be above the primary.
 	Below uint32 `protobuf:"varint,2,opt,name=below,proto3" json:"below,omitempty"`
 	// The node's UUID once more, as the operator typed it.
@@ -1626,7 +1845,7 @@ type RetireNodeKeyRequest struct {
 
 func (x *RetireNodeKeyRequest) Reset() {
 	*x = RetireNodeKeyRequest{}
-	mi := &file_kms_wire_admin_proto_msgTypes[21]
+	mi := &file_kms_wire_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1638,7 +1857,7 @@ func (x *RetireNodeKeyRequest) String() string {
 func (*RetireNodeKeyRequest) ProtoMessage() {}
 
 func (x *RetireNodeKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[21]
+	mi := &file_kms_wire_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1651,12 +1870,12 @@ func (x *RetireNodeKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireNodeKeyRequest.ProtoReflect.Descriptor instead.
 func (*RetireNodeKeyRequest) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{21}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{24}
 }
 
-func (x *RetireNodeKeyRequest) GetUuid() string {
+func (x *RetireNodeKeyRequest) GetNode() string {
 	if x != nil {
-		return x.Uuid
+		return x.Node
 	}
 	return ""
 }
@@ -1691,7 +1910,7 @@ type RotateKEKRequest struct {
 
 func (x *RotateKEKRequest) Reset() {
 	*x = RotateKEKRequest{}
-	mi := &file_kms_wire_admin_proto_msgTypes[22]
+	mi := &file_kms_wire_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1703,7 +1922,7 @@ func (x *RotateKEKRequest) String() string {
 func (*RotateKEKRequest) ProtoMessage() {}
 
 func (x *RotateKEKRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[22]
+	mi := &file_kms_wire_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1716,7 +1935,7 @@ func (x *RotateKEKRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKEKRequest.ProtoReflect.Descriptor instead.
 func (*RotateKEKRequest) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{22}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RotateKEKRequest) GetReason() string {
@@ -1735,7 +1954,7 @@ type RewrapKEKRequest struct {
 
 func (x *RewrapKEKRequest) Reset() {
 	*x = RewrapKEKRequest{}
-	mi := &file_kms_wire_admin_proto_msgTypes[23]
+	mi := &file_kms_wire_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1747,7 +1966,7 @@ func (x *RewrapKEKRequest) String() string {
 func (*RewrapKEKRequest) ProtoMessage() {}
 
 func (x *RewrapKEKRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[23]
+	mi := &file_kms_wire_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1760,7 +1979,7 @@ func (x *RewrapKEKRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RewrapKEKRequest.ProtoReflect.Descriptor instead.
 func (*RewrapKEKRequest) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{23}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RewrapKEKRequest) GetReason() string {
@@ -1784,7 +2003,7 @@ type RewrapProgress struct {
 
 func (x *RewrapProgress) Reset() {
 	*x = RewrapProgress{}
-	mi := &file_kms_wire_admin_proto_msgTypes[24]
+	mi := &file_kms_wire_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1796,7 +2015,7 @@ func (x *RewrapProgress) String() string {
 func (*RewrapProgress) ProtoMessage() {}
 
 func (x *RewrapProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[24]
+	mi := &file_kms_wire_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1809,7 +2028,7 @@ func (x *RewrapProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RewrapProgress.ProtoReflect.Descriptor instead.
 func (*RewrapProgress) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{24}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RewrapProgress) GetDone() uint64 {
@@ -1845,7 +2064,7 @@ type RetireKEKRequest struct {
 
 func (x *RetireKEKRequest) Reset() {
 	*x = RetireKEKRequest{}
-	mi := &file_kms_wire_admin_proto_msgTypes[25]
+	mi := &file_kms_wire_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1857,7 +2076,7 @@ func (x *RetireKEKRequest) String() string {
 func (*RetireKEKRequest) ProtoMessage() {}
 
 func (x *RetireKEKRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[25]
+	mi := &file_kms_wire_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1870,7 +2089,7 @@ func (x *RetireKEKRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireKEKRequest.ProtoReflect.Descriptor instead.
 func (*RetireKEKRequest) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{25}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RetireKEKRequest) GetVersion() string {
@@ -1902,7 +2121,7 @@ type GetKEKStatusRequest struct {
 
 func (x *GetKEKStatusRequest) Reset() {
 	*x = GetKEKStatusRequest{}
-	mi := &file_kms_wire_admin_proto_msgTypes[26]
+	mi := &file_kms_wire_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1914,7 +2133,7 @@ func (x *GetKEKStatusRequest) String() string {
 func (*GetKEKStatusRequest) ProtoMessage() {}
 
 func (x *GetKEKStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[26]
+	mi := &file_kms_wire_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1927,7 +2146,7 @@ func (x *GetKEKStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetKEKStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetKEKStatusRequest) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{26}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{29}
 }
 
 type KEKStatus struct {
@@ -1945,7 +2164,7 @@ type KEKStatus struct {
 
 func (x *KEKStatus) Reset() {
 	*x = KEKStatus{}
-	mi := &file_kms_wire_admin_proto_msgTypes[27]
+	mi := &file_kms_wire_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1957,7 +2176,7 @@ func (x *KEKStatus) String() string {
 func (*KEKStatus) ProtoMessage() {}
 
 func (x *KEKStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[27]
+	mi := &file_kms_wire_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1970,7 +2189,7 @@ func (x *KEKStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KEKStatus.ProtoReflect.Descriptor instead.
 func (*KEKStatus) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{27}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *KEKStatus) GetBackend() string {
@@ -2006,7 +2225,7 @@ type KEKVersion struct {
 
 func (x *KEKVersion) Reset() {
 	*x = KEKVersion{}
-	mi := &file_kms_wire_admin_proto_msgTypes[28]
+	mi := &file_kms_wire_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2018,7 +2237,7 @@ func (x *KEKVersion) String() string {
 func (*KEKVersion) ProtoMessage() {}
 
 func (x *KEKVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[28]
+	mi := &file_kms_wire_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2031,7 +2250,7 @@ func (x *KEKVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KEKVersion.ProtoReflect.Descriptor instead.
 func (*KEKVersion) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{28}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *KEKVersion) GetVersion() string {
@@ -2063,7 +2282,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_kms_wire_admin_proto_msgTypes[29]
+	mi := &file_kms_wire_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2075,7 +2294,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[29]
+	mi := &file_kms_wire_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2088,7 +2307,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{29}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{32}
 }
 
 type BackupChunk struct {
@@ -2104,7 +2323,7 @@ type BackupChunk struct {
 
 func (x *BackupChunk) Reset() {
 	*x = BackupChunk{}
-	mi := &file_kms_wire_admin_proto_msgTypes[30]
+	mi := &file_kms_wire_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2116,7 +2335,7 @@ func (x *BackupChunk) String() string {
 func (*BackupChunk) ProtoMessage() {}
 
 func (x *BackupChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[30]
+	mi := &file_kms_wire_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2129,7 +2348,7 @@ func (x *BackupChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
 func (*BackupChunk) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{30}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *BackupChunk) GetData() []byte {
@@ -2154,7 +2373,7 @@ type TailAuditRequest struct {
 	// given. Ignored when from is set.
 	LastRecords uint32 `protobuf:"varint,2,opt,name=last_records,json=lastRecords,proto3" json:"last_records,omitempty"`
 	// Only records about this node; empty means all.
-	Uuid string `protobuf:"bytes,3,opt,name=uuid,proto3" json:"uuid,omitempty"`
+	Node string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
 	// Go on with the records that come.
 	Follow        bool `protobuf:"varint,4,opt,name=follow,proto3" json:"follow,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2163,7 +2382,7 @@ type TailAuditRequest struct {
 
 func (x *TailAuditRequest) Reset() {
 	*x = TailAuditRequest{}
-	mi := &file_kms_wire_admin_proto_msgTypes[31]
+	mi := &file_kms_wire_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2175,7 +2394,7 @@ func (x *TailAuditRequest) String() string {
 func (*TailAuditRequest) ProtoMessage() {}
 
 func (x *TailAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[31]
+	mi := &file_kms_wire_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2188,7 +2407,7 @@ func (x *TailAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailAuditRequest.ProtoReflect.Descriptor instead.
 func (*TailAuditRequest) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{31}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TailAuditRequest) GetFrom() uint64 {
@@ -2205,9 +2424,9 @@ func (x *TailAuditRequest) GetLastRecords() uint32 {
 	return 0
 }
 
-func (x *TailAuditRequest) GetUuid() string {
+func (x *TailAuditRequest) GetNode() string {
 	if x != nil {
-		return x.Uuid
+		return x.Node
 	}
 	return ""
 }
@@ -2223,11 +2442,11 @@ type AuditRecord struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Sequence uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	Time     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
-	// What was asked for: "unseal", "node approve".
-	Action string `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"`
+	// What was asked for: "unseal", "approve", "set-policy".
+	Op string `protobuf:"bytes,3,opt,name=op,proto3" json:"op,omitempty"`
 	// The node it is about; empty for none.
-	Uuid string `protobuf:"bytes,4,opt,name=uuid,proto3" json:"uuid,omitempty"`
-	// Who asked: a node's address, an operator's certificate name.
+	Node string `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
+	// Who is proven to ask: the name in the certificate; empty without one.
 	Actor   string `protobuf:"bytes,5,opt,name=actor,proto3" json:"actor,omitempty"`
 	Address string `protobuf:"bytes,6,opt,name=address,proto3" json:"address,omitempty"`
 	// The outcome is "allowed" or "done".
@@ -2240,16 +2459,25 @@ type AuditRecord struct {
 	// "allowed", "denied", "begun", "done", ...
 	Outcome string `protobuf:"bytes,12,opt,name=outcome,proto3" json:"outcome,omitempty"`
 	// Why, in a word.
-	Reason string `protobuf:"bytes,13,opt,name=reason,proto3" json:"reason,omitempty"`
+	Code string `protobuf:"bytes,13,opt,name=code,proto3" json:"code,omitempty"`
 	// Of the node's key.
-	KeyVersion    uint32 `protobuf:"varint,14,opt,name=key_version,json=keyVersion,proto3" json:"key_version,omitempty"`
+	KeyVersion uint32 `protobuf:"varint,14,opt,name=key_version,json=keyVersion,proto3" json:"key_version,omitempty"`
+	// The role of the actor, and the serial number of its certificate.
+	Role   string `protobuf:"bytes,15,opt,name=role,proto3" json:"role,omitempty"`
+	Serial string `protobuf:"bytes,16,opt,name=serial,proto3" json:"serial,omitempty"`
+	// Why, as the operator said.
+	Reason string `protobuf:"bytes,17,opt,name=reason,proto3" json:"reason,omitempty"`
+	// What an operator changed, as "name=value" with spaces between, before and
+	// after. In a record that is "begun", after is what was asked for.
+	Before        string `protobuf:"bytes,18,opt,name=before,proto3" json:"before,omitempty"`
+	After         string `protobuf:"bytes,19,opt,name=after,proto3" json:"after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AuditRecord) Reset() {
 	*x = AuditRecord{}
-	mi := &file_kms_wire_admin_proto_msgTypes[32]
+	mi := &file_kms_wire_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2261,7 +2489,7 @@ func (x *AuditRecord) String() string {
 func (*AuditRecord) ProtoMessage() {}
 
 func (x *AuditRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[32]
+	mi := &file_kms_wire_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2274,7 +2502,7 @@ func (x *AuditRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRecord.ProtoReflect.Descriptor instead.
 func (*AuditRecord) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{32}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *AuditRecord) GetSequence() uint64 {
@@ -2291,16 +2519,16 @@ func (x *AuditRecord) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *AuditRecord) GetAction() string {
+func (x *AuditRecord) GetOp() string {
 	if x != nil {
-		return x.Action
+		return x.Op
 	}
 	return ""
 }
 
-func (x *AuditRecord) GetUuid() string {
+func (x *AuditRecord) GetNode() string {
 	if x != nil {
-		return x.Uuid
+		return x.Node
 	}
 	return ""
 }
@@ -2361,9 +2589,9 @@ func (x *AuditRecord) GetOutcome() string {
 	return ""
 }
 
-func (x *AuditRecord) GetReason() string {
+func (x *AuditRecord) GetCode() string {
 	if x != nil {
-		return x.Reason
+		return x.Code
 	}
 	return ""
 }
@@ -2373,6 +2601,41 @@ func (x *AuditRecord) GetKeyVersion() uint32 {
 		return x.KeyVersion
 	}
 	return 0
+}
+
+func (x *AuditRecord) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
 }
 
 // A record's place in the chain.
@@ -2387,7 +2650,7 @@ type AuditHead struct {
 
 func (x *AuditHead) Reset() {
 	*x = AuditHead{}
-	mi := &file_kms_wire_admin_proto_msgTypes[33]
+	mi := &file_kms_wire_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2399,7 +2662,7 @@ func (x *AuditHead) String() string {
 func (*AuditHead) ProtoMessage() {}
 
 func (x *AuditHead) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[33]
+	mi := &file_kms_wire_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2412,7 +2675,7 @@ func (x *AuditHead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditHead.ProtoReflect.Descriptor instead.
 func (*AuditHead) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{33}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *AuditHead) GetSequence() uint64 {
@@ -2440,7 +2703,7 @@ type VerifyAuditRequest struct {
 
 func (x *VerifyAuditRequest) Reset() {
 	*x = VerifyAuditRequest{}
-	mi := &file_kms_wire_admin_proto_msgTypes[34]
+	mi := &file_kms_wire_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2452,7 +2715,7 @@ func (x *VerifyAuditRequest) String() string {
 func (*VerifyAuditRequest) ProtoMessage() {}
 
 func (x *VerifyAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[34]
+	mi := &file_kms_wire_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2465,7 +2728,7 @@ func (x *VerifyAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyAuditRequest.ProtoReflect.Descriptor instead.
 func (*VerifyAuditRequest) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{34}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *VerifyAuditRequest) GetHeads() []*AuditHead {
@@ -2495,7 +2758,7 @@ type VerifyAuditResponse struct {
 
 func (x *VerifyAuditResponse) Reset() {
 	*x = VerifyAuditResponse{}
-	mi := &file_kms_wire_admin_proto_msgTypes[35]
+	mi := &file_kms_wire_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2507,7 +2770,7 @@ func (x *VerifyAuditResponse) String() string {
 func (*VerifyAuditResponse) ProtoMessage() {}
 
 func (x *VerifyAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kms_wire_admin_proto_msgTypes[35]
+	mi := &file_kms_wire_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2520,7 +2783,7 @@ func (x *VerifyAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyAuditResponse.ProtoReflect.Descriptor instead.
 func (*VerifyAuditResponse) Descriptor() ([]byte, []int) {
-	return file_kms_wire_admin_proto_rawDescGZIP(), []int{35}
+	return file_kms_wire_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *VerifyAuditResponse) GetOk() bool {
@@ -2576,104 +2839,124 @@ var File_kms_wire_admin_proto protoreflect.FileDescriptor
 
 const file_kms_wire_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x14kms/wire/admin.proto\x12\x0fcryptctl.kms.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x89\x04\n" +
+	"\x14kms/wire/admin.proto\x12\x0fcryptctl.kms.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xca\x04\n" +
 	"\x04Node\x12\x12\n" +
-	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x120\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x120\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1a.cryptctl.kms.v1.NodeStateR\x05state\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x129\n" +
 	"\n" +
 	"first_seen\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tfirstSeen\x127\n" +
-	"\tlast_seen\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x12!\n" +
-	"\flast_address\x18\x06 \x01(\tR\vlastAddress\x12?\n" +
-	"\rlast_unsealed\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\flastUnsealed\x126\n" +
-	"\bapproved\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\bapproved\x124\n" +
-	"\aexpires\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12/\n" +
+	"\tlast_seen\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x12\x18\n" +
+	"\aaddress\x18\x06 \x01(\tR\aaddress\x12?\n" +
+	"\rlast_unsealed\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\flastUnsealed\x12;\n" +
+	"\vapproved_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"approvedAt\x129\n" +
+	"\n" +
+	"expires_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12/\n" +
 	"\x06policy\x18\n" +
 	" \x01(\v2\x17.cryptctl.kms.v1.PolicyR\x06policy\x12,\n" +
-	"\x04keys\x18\v \x03(\v2\x18.cryptctl.kms.v1.NodeKeyR\x04keys\"\xcd\x01\n" +
+	"\x04keys\x18\v \x03(\v2\x18.cryptctl.kms.v1.NodeKeyR\x04keys\x12>\n" +
+	"\teffective\x18\f \x01(\v2 .cryptctl.kms.v1.EffectivePolicyR\teffective\"\x94\x01\n" +
 	"\aNodeKey\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x124\n" +
-	"\acreated\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x127\n" +
-	"\tlast_used\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\blastUsed\x12\x18\n" +
-	"\aprimary\x18\x04 \x01(\bR\aprimary\x12\x1f\n" +
-	"\vkek_version\x18\x05 \x01(\tR\n" +
+	"\acreated\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x18\n" +
+	"\aprimary\x18\x03 \x01(\bR\aprimary\x12\x1f\n" +
+	"\vkek_version\x18\x04 \x01(\tR\n" +
 	"kekVersion\"T\n" +
 	"\x06Policy\x12\x1a\n" +
 	"\bnetworks\x18\x01 \x03(\tR\bnetworks\x12.\n" +
-	"\x04rate\x18\x02 \x01(\v2\x1a.cryptctl.kms.v1.RateLimitR\x04rate\"<\n" +
+	"\x04rate\x18\x02 \x01(\v2\x1a.cryptctl.kms.v1.RateLimitR\x04rate\"\xa1\x01\n" +
+	"\x0fEffectivePolicy\x12\x1a\n" +
+	"\bnetworks\x18\x01 \x03(\tR\bnetworks\x12\x1f\n" +
+	"\vany_network\x18\x02 \x01(\bR\n" +
+	"anyNetwork\x12.\n" +
+	"\x04rate\x18\x03 \x01(\v2\x1a.cryptctl.kms.v1.RateLimitR\x04rate\x12!\n" +
+	"\fdefault_rate\x18\x04 \x01(\bR\vdefaultRate\"<\n" +
 	"\tRateLimit\x12\x19\n" +
 	"\bper_hour\x18\x01 \x01(\rR\aperHour\x12\x14\n" +
 	"\x05burst\x18\x02 \x01(\rR\x05burst\"F\n" +
 	"\x10ListNodesRequest\x122\n" +
 	"\x06states\x18\x01 \x03(\x0e2\x1a.cryptctl.kms.v1.NodeStateR\x06states\"$\n" +
 	"\x0eGetNodeRequest\x12\x12\n" +
-	"\x04uuid\x18\x01 \x01(\tR\x04uuid\"\xc5\x01\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"\xa0\x02\n" +
 	"\x12ApproveNodeRequest\x12\x12\n" +
-	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x124\n" +
-	"\aexpires\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x16\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x129\n" +
+	"\n" +
+	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12/\n" +
 	"\x06policy\x18\x04 \x01(\v2\x17.cryptctl.kms.v1.PolicyR\x06policy\x12\x1c\n" +
-	"\treinstate\x18\x05 \x01(\bR\treinstate\"?\n" +
+	"\treinstate\x18\x05 \x01(\bR\treinstate\x12\x1f\n" +
+	"\vwithout_end\x18\x06 \x01(\bR\n" +
+	"withoutEnd\x123\n" +
+	"\bexpected\x18\a \x01(\v2\x17.cryptctl.kms.v1.PolicyR\bexpected\"?\n" +
 	"\x11FreezeNodeRequest\x12\x12\n" +
-	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x12\x16\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"=\n" +
 	"\x0fThawNodeRequest\x12\x12\n" +
-	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x12\x16\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"?\n" +
 	"\x11RevokeNodeRequest\x12\x12\n" +
-	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x12\x16\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"Y\n" +
 	"\x11ForgetNodeRequest\x12\x12\n" +
-	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x12\x18\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\aconfirm\x18\x02 \x01(\tR\aconfirm\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\";\n" +
 	"\x12ForgetNodeResponse\x12%\n" +
-	"\x0edestroyed_keys\x18\x01 \x01(\rR\rdestroyedKeys\"&\n" +
+	"\x0edestroyed_keys\x18\x01 \x01(\rR\rdestroyedKeys\"n\n" +
+	"\x11PurgeNodesRequest\x12A\n" +
+	"\x0epending_before\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\rpendingBefore\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\",\n" +
+	"\x12PurgeNodesResponse\x12\x16\n" +
+	"\x06purged\x18\x01 \x01(\x04R\x06purged\"&\n" +
 	"\x10GetPolicyRequest\x12\x12\n" +
-	"\x04uuid\x18\x01 \x01(\tR\x04uuid\"\x9c\x01\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"\xdc\x01\n" +
 	"\x11GetPolicyResponse\x12/\n" +
 	"\x06policy\x18\x01 \x01(\v2\x17.cryptctl.kms.v1.PolicyR\x06policy\x12\x1c\n" +
 	"\tinherited\x18\x02 \x01(\bR\tinherited\x128\n" +
-	"\tenrolment\x18\x03 \x01(\x0e2\x1a.cryptctl.kms.v1.EnrolmentR\tenrolment\"\xd1\x01\n" +
+	"\tenrolment\x18\x03 \x01(\x0e2\x1a.cryptctl.kms.v1.EnrolmentR\tenrolment\x12>\n" +
+	"\teffective\x18\x04 \x01(\v2 .cryptctl.kms.v1.EffectivePolicyR\teffective\"\xd1\x02\n" +
 	"\x10SetPolicyRequest\x12\x14\n" +
-	"\x04uuid\x18\x01 \x01(\tH\x00R\x04uuid\x12\x1a\n" +
+	"\x04node\x18\x01 \x01(\tH\x00R\x04node\x12\x1a\n" +
 	"\adefault\x18\x02 \x01(\bH\x00R\adefault\x12/\n" +
 	"\x06policy\x18\x03 \x01(\v2\x17.cryptctl.kms.v1.PolicyR\x06policy\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x128\n" +
-	"\tenrolment\x18\x05 \x01(\x0e2\x1a.cryptctl.kms.v1.EnrolmentR\tenrolmentB\b\n" +
+	"\tenrolment\x18\x05 \x01(\x0e2\x1a.cryptctl.kms.v1.EnrolmentR\tenrolment\x123\n" +
+	"\bexpected\x18\x06 \x01(\v2\x17.cryptctl.kms.v1.PolicyR\bexpected\x12I\n" +
+	"\x12expected_enrolment\x18\a \x01(\x0e2\x1a.cryptctl.kms.v1.EnrolmentR\x11expectedEnrolmentB\b\n" +
 	"\x06target\"\x93\x01\n" +
 	"\x11SetPolicyResponse\x123\n" +
 	"\bprevious\x18\x01 \x01(\v2\x17.cryptctl.kms.v1.PolicyR\bprevious\x12I\n" +
 	"\x12previous_enrolment\x18\x02 \x01(\x0e2\x1a.cryptctl.kms.v1.EnrolmentR\x11previousEnrolment\"\xd5\x01\n" +
 	"\x0eExplainRequest\x12\x12\n" +
-	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x12\x18\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12*\n" +
 	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x128\n" +
 	"\toperation\x18\x04 \x01(\x0e2\x1a.cryptctl.kms.v1.OperationR\toperation\x12/\n" +
-	"\x06policy\x18\x05 \x01(\v2\x17.cryptctl.kms.v1.PolicyR\x06policy\"\xa4\x01\n" +
+	"\x06policy\x18\x05 \x01(\v2\x17.cryptctl.kms.v1.PolicyR\x06policy\"\xa0\x01\n" +
 	"\bDecision\x12\x18\n" +
 	"\aallowed\x18\x01 \x01(\bR\aallowed\x12\x12\n" +
 	"\x04rule\x18\x02 \x01(\tR\x04rule\x12\x16\n" +
 	"\x06detail\x18\x03 \x01(\tR\x06detail\x12:\n" +
 	"\vretry_after\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"retryAfter\x12\x16\n" +
-	"\x06reason\x18\x05 \x01(\tR\x06reason\"p\n" +
+	"retryAfter\x12\x12\n" +
+	"\x04code\x18\x05 \x01(\tR\x04code\"p\n" +
 	"\x11TestPolicyRequest\x12/\n" +
 	"\x06policy\x18\x01 \x01(\v2\x17.cryptctl.kms.v1.PolicyR\x06policy\x12*\n" +
-	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\x9a\x01\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\x96\x01\n" +
 	"\aRefusal\x12\x12\n" +
-	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x12\x18\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04rule\x18\x03 \x01(\tR\x04rule\x12\x16\n" +
-	"\x06detail\x18\x04 \x01(\tR\x06detail\x12\x16\n" +
-	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x1d\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail\x12\x12\n" +
+	"\x04code\x18\x05 \x01(\tR\x04code\x12\x1d\n" +
 	"\n" +
 	"not_judged\x18\x06 \x01(\bR\tnotJudged\"B\n" +
 	"\x14RotateNodeKeyRequest\x12\x12\n" +
-	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x12\x16\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"r\n" +
 	"\x14RetireNodeKeyRequest\x12\x12\n" +
-	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x12\x14\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05below\x18\x02 \x01(\rR\x05below\x12\x18\n" +
 	"\aconfirm\x18\x03 \x01(\tR\aconfirm\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\"*\n" +
@@ -2706,13 +2989,13 @@ const file_kms_wire_admin_proto_rawDesc = "" +
 	"\x10TailAuditRequest\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12!\n" +
 	"\flast_records\x18\x02 \x01(\rR\vlastRecords\x12\x12\n" +
-	"\x04uuid\x18\x03 \x01(\tR\x04uuid\x12\x16\n" +
-	"\x06follow\x18\x04 \x01(\bR\x06follow\"\xfe\x02\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\x12\x16\n" +
+	"\x06follow\x18\x04 \x01(\bR\x06follow\"\xe4\x03\n" +
 	"\vAuditRecord\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12.\n" +
-	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
-	"\x06action\x18\x03 \x01(\tR\x06action\x12\x12\n" +
-	"\x04uuid\x18\x04 \x01(\tR\x04uuid\x12\x14\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x0e\n" +
+	"\x02op\x18\x03 \x01(\tR\x02op\x12\x12\n" +
+	"\x04node\x18\x04 \x01(\tR\x04node\x12\x14\n" +
 	"\x05actor\x18\x05 \x01(\tR\x05actor\x12\x18\n" +
 	"\aaddress\x18\x06 \x01(\tR\aaddress\x12\x18\n" +
 	"\aallowed\x18\a \x01(\bR\aallowed\x12\x12\n" +
@@ -2721,10 +3004,15 @@ const file_kms_wire_admin_proto_rawDesc = "" +
 	"\bprevious\x18\n" +
 	" \x01(\fR\bprevious\x12\x12\n" +
 	"\x04hash\x18\v \x01(\fR\x04hash\x12\x18\n" +
-	"\aoutcome\x18\f \x01(\tR\aoutcome\x12\x16\n" +
-	"\x06reason\x18\r \x01(\tR\x06reason\x12\x1f\n" +
+	"\aoutcome\x18\f \x01(\tR\aoutcome\x12\x12\n" +
+	"\x04code\x18\r \x01(\tR\x04code\x12\x1f\n" +
 	"\vkey_version\x18\x0e \x01(\rR\n" +
-	"keyVersion\";\n" +
+	"keyVersion\x12\x12\n" +
+	"\x04role\x18\x0f \x01(\tR\x04role\x12\x16\n" +
+	"\x06serial\x18\x10 \x01(\tR\x06serial\x12\x16\n" +
+	"\x06reason\x18\x11 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06before\x18\x12 \x01(\tR\x06before\x12\x14\n" +
+	"\x05after\x18\x13 \x01(\tR\x05after\";\n" +
 	"\tAuditHead\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\fR\x04hash\"F\n" +
@@ -2739,11 +3027,11 @@ const file_kms_wire_admin_proto_rawDesc = "" +
 	"\x05first\x18\x06 \x01(\x04R\x05first\x12\x1e\n" +
 	"\n" +
 	"unfinished\x18\a \x01(\x04R\n" +
-	"unfinished*\x9f\x01\n" +
+	"unfinished*\xa1\x01\n" +
 	"\tNodeState\x12\x1a\n" +
 	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
-	"\x12NODE_STATE_PENDING\x10\x01\x12\x15\n" +
-	"\x11NODE_STATE_ACTIVE\x10\x02\x12\x15\n" +
+	"\x12NODE_STATE_PENDING\x10\x01\x12\x17\n" +
+	"\x13NODE_STATE_APPROVED\x10\x02\x12\x15\n" +
 	"\x11NODE_STATE_FROZEN\x10\x03\x12\x16\n" +
 	"\x12NODE_STATE_REVOKED\x10\x04\x12\x18\n" +
 	"\x14NODE_STATE_FORGOTTEN\x10\x05*T\n" +
@@ -2759,7 +3047,7 @@ const file_kms_wire_admin_proto_rawDesc = "" +
 	"\x1dKEK_VERSION_STATE_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19KEK_VERSION_STATE_ENABLED\x10\x01\x12\x1e\n" +
 	"\x1aKEK_VERSION_STATE_DISABLED\x10\x02\x12\x1d\n" +
-	"\x19KEK_VERSION_STATE_MISSING\x10\x032\x98\f\n" +
+	"\x19KEK_VERSION_STATE_MISSING\x10\x032\xef\f\n" +
 	"\x05Admin\x12G\n" +
 	"\tListNodes\x12!.cryptctl.kms.v1.ListNodesRequest\x1a\x15.cryptctl.kms.v1.Node0\x01\x12A\n" +
 	"\aGetNode\x12\x1f.cryptctl.kms.v1.GetNodeRequest\x1a\x15.cryptctl.kms.v1.Node\x12I\n" +
@@ -2770,7 +3058,9 @@ const file_kms_wire_admin_proto_rawDesc = "" +
 	"\n" +
 	"RevokeNode\x12\".cryptctl.kms.v1.RevokeNodeRequest\x1a\x15.cryptctl.kms.v1.Node\x12U\n" +
 	"\n" +
-	"ForgetNode\x12\".cryptctl.kms.v1.ForgetNodeRequest\x1a#.cryptctl.kms.v1.ForgetNodeResponse\x12R\n" +
+	"ForgetNode\x12\".cryptctl.kms.v1.ForgetNodeRequest\x1a#.cryptctl.kms.v1.ForgetNodeResponse\x12U\n" +
+	"\n" +
+	"PurgeNodes\x12\".cryptctl.kms.v1.PurgeNodesRequest\x1a#.cryptctl.kms.v1.PurgeNodesResponse\x12R\n" +
 	"\tGetPolicy\x12!.cryptctl.kms.v1.GetPolicyRequest\x1a\".cryptctl.kms.v1.GetPolicyResponse\x12R\n" +
 	"\tSetPolicy\x12!.cryptctl.kms.v1.SetPolicyRequest\x1a\".cryptctl.kms.v1.SetPolicyResponse\x12E\n" +
 	"\aExplain\x12\x1f.cryptctl.kms.v1.ExplainRequest\x1a\x19.cryptctl.kms.v1.Decision\x12L\n" +
@@ -2800,7 +3090,7 @@ func file_kms_wire_admin_proto_rawDescGZIP() []byte {
 
 var (
 	file_kms_wire_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-	file_kms_wire_admin_proto_msgTypes  = make([]protoimpl.MessageInfo, 36)
+	file_kms_wire_admin_proto_msgTypes  = make([]protoimpl.MessageInfo, 39)
 	file_kms_wire_admin_proto_goTypes   = []any{
 		NodeState(0),                  // 0: cryptctl.kms.v1.NodeState
 		Enrolment(0),                  // 1: cryptctl.kms.v1.Enrolment
@@ -2809,121 +3099,132 @@ var (
 		(*Node)(nil),                  // 4: cryptctl.kms.v1.Node
 		(*NodeKey)(nil),               // 5: cryptctl.kms.v1.NodeKey
 		(*Policy)(nil),                // 6: cryptctl.kms.v1.Policy
-		(*RateLimit)(nil),             // 7: cryptctl.kms.v1.RateLimit
-		(*ListNodesRequest)(nil),      // 8: cryptctl.kms.v1.ListNodesRequest
-		(*GetNodeRequest)(nil),        // 9: cryptctl.kms.v1.GetNodeRequest
-		(*ApproveNodeRequest)(nil),    // 10: cryptctl.kms.v1.ApproveNodeRequest
-		(*FreezeNodeRequest)(nil),     // 11: cryptctl.kms.v1.FreezeNodeRequest
-		(*ThawNodeRequest)(nil),       // 12: cryptctl.kms.v1.ThawNodeRequest
-		(*RevokeNodeRequest)(nil),     // 13: cryptctl.kms.v1.RevokeNodeRequest
-		(*ForgetNodeRequest)(nil),     // 14: cryptctl.kms.v1.ForgetNodeRequest
-		(*ForgetNodeResponse)(nil),    // 15: cryptctl.kms.v1.ForgetNodeResponse
-		(*GetPolicyRequest)(nil),      // 16: cryptctl.kms.v1.GetPolicyRequest
-		(*GetPolicyResponse)(nil),     // 17: cryptctl.kms.v1.GetPolicyResponse
-		(*SetPolicyRequest)(nil),      // 18: cryptctl.kms.v1.SetPolicyRequest
-		(*SetPolicyResponse)(nil),     // 19: cryptctl.kms.v1.SetPolicyResponse
-		(*ExplainRequest)(nil),        // 20: cryptctl.kms.v1.ExplainRequest
-		(*Decision)(nil),              // 21: cryptctl.kms.v1.Decision
-		(*TestPolicyRequest)(nil),     // 22: cryptctl.kms.v1.TestPolicyRequest
-		(*Refusal)(nil),               // 23: cryptctl.kms.v1.Refusal
-		(*RotateNodeKeyRequest)(nil),  // 24: cryptctl.kms.v1.RotateNodeKeyRequest
-		(*RetireNodeKeyRequest)(nil),  // 25: cryptctl.kms.v1.RetireNodeKeyRequest
-		(*RotateKEKRequest)(nil),      // 26: cryptctl.kms.v1.RotateKEKRequest
-		(*RewrapKEKRequest)(nil),      // 27: cryptctl.kms.v1.RewrapKEKRequest
-		(*RewrapProgress)(nil),        // 28: cryptctl.kms.v1.RewrapProgress
-		(*RetireKEKRequest)(nil),      // 29: cryptctl.kms.v1.RetireKEKRequest
-		(*GetKEKStatusRequest)(nil),   // 30: cryptctl.kms.v1.GetKEKStatusRequest
-		(*KEKStatus)(nil),             // 31: cryptctl.kms.v1.KEKStatus
-		(*KEKVersion)(nil),            // 32: cryptctl.kms.v1.KEKVersion
-		(*BackupRequest)(nil),         // 33: cryptctl.kms.v1.BackupRequest
-		(*BackupChunk)(nil),           // 34: cryptctl.kms.v1.BackupChunk
-		(*TailAuditRequest)(nil),      // 35: cryptctl.kms.v1.TailAuditRequest
-		(*AuditRecord)(nil),           // 36: cryptctl.kms.v1.AuditRecord
-		(*AuditHead)(nil),             // 37: cryptctl.kms.v1.AuditHead
-		(*VerifyAuditRequest)(nil),    // 38: cryptctl.kms.v1.VerifyAuditRequest
-		(*VerifyAuditResponse)(nil),   // 39: cryptctl.kms.v1.VerifyAuditResponse
-		(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
-		(*durationpb.Duration)(nil),   // 41: google.protobuf.Duration
+		(*EffectivePolicy)(nil),       // 7: cryptctl.kms.v1.EffectivePolicy
+		(*RateLimit)(nil),             // 8: cryptctl.kms.v1.RateLimit
+		(*ListNodesRequest)(nil),      // 9: cryptctl.kms.v1.ListNodesRequest
+		(*GetNodeRequest)(nil),        // 10: cryptctl.kms.v1.GetNodeRequest
+		(*ApproveNodeRequest)(nil),    // 11: cryptctl.kms.v1.ApproveNodeRequest
+		(*FreezeNodeRequest)(nil),     // 12: cryptctl.kms.v1.FreezeNodeRequest
+		(*ThawNodeRequest)(nil),       // 13: cryptctl.kms.v1.ThawNodeRequest
+		(*RevokeNodeRequest)(nil),     // 14: cryptctl.kms.v1.RevokeNodeRequest
+		(*ForgetNodeRequest)(nil),     // 15: cryptctl.kms.v1.ForgetNodeRequest
+		(*ForgetNodeResponse)(nil),    // 16: cryptctl.kms.v1.ForgetNodeResponse
+		(*PurgeNodesRequest)(nil),     // 17: cryptctl.kms.v1.PurgeNodesRequest
+		(*PurgeNodesResponse)(nil),    // 18: cryptctl.kms.v1.PurgeNodesResponse
+		(*GetPolicyRequest)(nil),      // 19: cryptctl.kms.v1.GetPolicyRequest
+		(*GetPolicyResponse)(nil),     // 20: cryptctl.kms.v1.GetPolicyResponse
+		(*SetPolicyRequest)(nil),      // 21: cryptctl.kms.v1.SetPolicyRequest
+		(*SetPolicyResponse)(nil),     // 22: cryptctl.kms.v1.SetPolicyResponse
+		(*ExplainRequest)(nil),        // 23: cryptctl.kms.v1.ExplainRequest
+		(*Decision)(nil),              // 24: cryptctl.kms.v1.Decision
+		(*TestPolicyRequest)(nil),     // 25: cryptctl.kms.v1.TestPolicyRequest
+		(*Refusal)(nil),               // 26: cryptctl.kms.v1.Refusal
+		(*RotateNodeKeyRequest)(nil),  // 27: cryptctl.kms.v1.RotateNodeKeyRequest
+		(*RetireNodeKeyRequest)(nil),  // 28: cryptctl.kms.v1.RetireNodeKeyRequest
+		(*RotateKEKRequest)(nil),      // 29: cryptctl.kms.v1.RotateKEKRequest
+		(*RewrapKEKRequest)(nil),      // 30: cryptctl.kms.v1.RewrapKEKRequest
+		(*RewrapProgress)(nil),        // 31: cryptctl.kms.v1.RewrapProgress
+		(*RetireKEKRequest)(nil),      // 32: cryptctl.kms.v1.RetireKEKRequest
+		(*GetKEKStatusRequest)(nil),   // 33: cryptctl.kms.v1.GetKEKStatusRequest
+		(*KEKStatus)(nil),             // 34: cryptctl.kms.v1.KEKStatus
+		(*KEKVersion)(nil),            // 35: cryptctl.kms.v1.KEKVersion
+		(*BackupRequest)(nil),         // 36: cryptctl.kms.v1.BackupRequest
+		(*BackupChunk)(nil),           // 37: cryptctl.kms.v1.BackupChunk
+		(*TailAuditRequest)(nil),      // 38: cryptctl.kms.v1.TailAuditRequest
+		(*AuditRecord)(nil),           // 39: cryptctl.kms.v1.AuditRecord
+		(*AuditHead)(nil),             // 40: cryptctl.kms.v1.AuditHead
+		(*VerifyAuditRequest)(nil),    // 41: cryptctl.kms.v1.VerifyAuditRequest
+		(*VerifyAuditResponse)(nil),   // 42: cryptctl.kms.v1.VerifyAuditResponse
+		(*timestamppb.Timestamp)(nil), // 43: google.protobuf.Timestamp
+		(*durationpb.Duration)(nil),   // 44: google.protobuf.Duration
 	}
 )
 
 var file_kms_wire_admin_proto_depIdxs = []int32{
 	0,  // 0: cryptctl.kms.v1.Node.state:type_name -> cryptctl.kms.v1.NodeState
-	40, // 1: cryptctl.kms.v1.Node.first_seen:type_name -> google.protobuf.Timestamp
-	40, // 2: cryptctl.kms.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
-	40, // 3: cryptctl.kms.v1.Node.last_unsealed:type_name -> google.protobuf.Timestamp
-	40, // 4: cryptctl.kms.v1.Node.approved:type_name -> google.protobuf.Timestamp
-	40, // 5: cryptctl.kms.v1.Node.expires:type_name -> google.protobuf.Timestamp
+	43, // 1: cryptctl.kms.v1.Node.first_seen:type_name -> google.protobuf.Timestamp
+	43, // 2: cryptctl.kms.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
+	43, // 3: cryptctl.kms.v1.Node.last_unsealed:type_name -> google.protobuf.Timestamp
+	43, // 4: cryptctl.kms.v1.Node.approved_at:type_name -> google.protobuf.Timestamp
+	43, // 5: cryptctl.kms.v1.Node.expires_at:type_name -> google.protobuf.Timestamp
 	6,  // 6: cryptctl.kms.v1.Node.policy:type_name -> cryptctl.kms.v1.Policy
 	5,  // 7: cryptctl.kms.v1.Node.keys:type_name -> cryptctl.kms.v1.NodeKey
-	40, // 8: cryptctl.kms.v1.NodeKey.created:type_name -> google.protobuf.Timestamp
-	40, // 9: cryptctl.kms.v1.NodeKey.last_used:type_name -> google.protobuf.Timestamp
-	7,  // 10: cryptctl.kms.v1.Policy.rate:type_name -> cryptctl.kms.v1.RateLimit
-	0,  // 11: cryptctl.kms.v1.ListNodesRequest.states:type_name -> cryptctl.kms.v1.NodeState
-	40, // 12: cryptctl.kms.v1.ApproveNodeRequest.expires:type_name -> google.protobuf.Timestamp
-	6,  // 13: cryptctl.kms.v1.ApproveNodeRequest.policy:type_name -> cryptctl.kms.v1.Policy
-	6,  // 14: cryptctl.kms.v1.GetPolicyResponse.policy:type_name -> cryptctl.kms.v1.Policy
-	1,  // 15: cryptctl.kms.v1.GetPolicyResponse.enrolment:type_name -> cryptctl.kms.v1.Enrolment
-	6,  // 16: cryptctl.kms.v1.SetPolicyRequest.policy:type_name -> cryptctl.kms.v1.Policy
-	1,  // 17: cryptctl.kms.v1.SetPolicyRequest.enrolment:type_name -> cryptctl.kms.v1.Enrolment
-	6,  // 18: cryptctl.kms.v1.SetPolicyResponse.previous:type_name -> cryptctl.kms.v1.Policy
-	1,  // 19: cryptctl.kms.v1.SetPolicyResponse.previous_enrolment:type_name -> cryptctl.kms.v1.Enrolment
-	40, // 20: cryptctl.kms.v1.ExplainRequest.at:type_name -> google.protobuf.Timestamp
-	2,  // 21: cryptctl.kms.v1.ExplainRequest.operation:type_name -> cryptctl.kms.v1.Operation
-	6,  // 22: cryptctl.kms.v1.ExplainRequest.policy:type_name -> cryptctl.kms.v1.Policy
-	41, // 23: cryptctl.kms.v1.Decision.retry_after:type_name -> google.protobuf.Duration
-	6,  // 24: cryptctl.kms.v1.TestPolicyRequest.policy:type_name -> cryptctl.kms.v1.Policy
-	40, // 25: cryptctl.kms.v1.TestPolicyRequest.at:type_name -> google.protobuf.Timestamp
-	32, // 26: cryptctl.kms.v1.KEKStatus.versions:type_name -> cryptctl.kms.v1.KEKVersion
-	3,  // 27: cryptctl.kms.v1.KEKVersion.state:type_name -> cryptctl.kms.v1.KEKVersionState
-	40, // 28: cryptctl.kms.v1.AuditRecord.time:type_name -> google.protobuf.Timestamp
-	37, // 29: cryptctl.kms.v1.VerifyAuditRequest.heads:type_name -> cryptctl.kms.v1.AuditHead
-	37, // 30: cryptctl.kms.v1.VerifyAuditResponse.head:type_name -> cryptctl.kms.v1.AuditHead
-	8,  // 31: cryptctl.kms.v1.Admin.ListNodes:input_type -> cryptctl.kms.v1.ListNodesRequest
-	9,  // 32: cryptctl.kms.v1.Admin.GetNode:input_type -> cryptctl.kms.v1.GetNodeRequest
-	10, // 33: cryptctl.kms.v1.Admin.ApproveNode:input_type -> cryptctl.kms.v1.ApproveNodeRequest
-	11, // 34: cryptctl.kms.v1.Admin.FreezeNode:input_type -> cryptctl.kms.v1.FreezeNodeRequest
-	12, // 35: cryptctl.kms.v1.Admin.ThawNode:input_type -> cryptctl.kms.v1.ThawNodeRequest
-	13, // 36: cryptctl.kms.v1.Admin.RevokeNode:input_type -> cryptctl.kms.v1.RevokeNodeRequest
-	14, // 37: cryptctl.kms.v1.Admin.ForgetNode:input_type -> cryptctl.kms.v1.ForgetNodeRequest
-	16, // 38: cryptctl.kms.v1.Admin.GetPolicy:input_type -> cryptctl.kms.v1.GetPolicyRequest
-	18, // 39: cryptctl.kms.v1.Admin.SetPolicy:input_type -> cryptctl.kms.v1.SetPolicyRequest
-	20, // 40: cryptctl.kms.v1.Admin.Explain:input_type -> cryptctl.kms.v1.ExplainRequest
-	22, // 41: cryptctl.kms.v1.Admin.TestPolicy:input_type -> cryptctl.kms.v1.TestPolicyRequest
-	24, // 42: cryptctl.kms.v1.Admin.RotateNodeKey:input_type -> cryptctl.kms.v1.RotateNodeKeyRequest
-	25, // 43: cryptctl.kms.v1.Admin.RetireNodeKey:input_type -> cryptctl.kms.v1.RetireNodeKeyRequest
-	26, // 44: cryptctl.kms.v1.Admin.RotateKEK:input_type -> cryptctl.kms.v1.RotateKEKRequest
-	27, // 45: cryptctl.kms.v1.Admin.RewrapKEK:input_type -> cryptctl.kms.v1.RewrapKEKRequest
-	29, // 46: cryptctl.kms.v1.Admin.RetireKEK:input_type -> cryptctl.kms.v1.RetireKEKRequest
-	30, // 47: cryptctl.kms.v1.Admin.GetKEKStatus:input_type -> cryptctl.kms.v1.GetKEKStatusRequest
-	33, // 48: cryptctl.kms.v1.Admin.Backup:input_type -> cryptctl.kms.v1.BackupRequest
-	35, // 49: cryptctl.kms.v1.Admin.TailAudit:input_type -> cryptctl.kms.v1.TailAuditRequest
-	38, // 50: cryptctl.kms.v1.Admin.VerifyAudit:input_type -> cryptctl.kms.v1.VerifyAuditRequest
-	4,  // 51: cryptctl.kms.v1.Admin.ListNodes:output_type -> cryptctl.kms.v1.Node
-	4,  // 52: cryptctl.kms.v1.Admin.GetNode:output_type -> cryptctl.kms.v1.Node
-	4,  // 53: cryptctl.kms.v1.Admin.ApproveNode:output_type -> cryptctl.kms.v1.Node
-	4,  // 54: cryptctl.kms.v1.Admin.FreezeNode:output_type -> cryptctl.kms.v1.Node
-	4,  // 55: cryptctl.kms.v1.Admin.ThawNode:output_type -> cryptctl.kms.v1.Node
-	4,  // 56: cryptctl.kms.v1.Admin.RevokeNode:output_type -> cryptctl.kms.v1.Node
-	15, // 57: cryptctl.kms.v1.Admin.ForgetNode:output_type -> cryptctl.kms.v1.ForgetNodeResponse
-	17, // 58: cryptctl.kms.v1.Admin.GetPolicy:output_type -> cryptctl.kms.v1.GetPolicyResponse
-	19, // 59: cryptctl.kms.v1.Admin.SetPolicy:output_type -> cryptctl.kms.v1.SetPolicyResponse
-	21, // 60: cryptctl.kms.v1.Admin.Explain:output_type -> cryptctl.kms.v1.Decision
-	23, // 61: cryptctl.kms.v1.Admin.TestPolicy:output_type -> cryptctl.kms.v1.Refusal
-	4,  // 62: cryptctl.kms.v1.Admin.RotateNodeKey:output_type -> cryptctl.kms.v1.Node
-	4,  // 63: cryptctl.kms.v1.Admin.RetireNodeKey:output_type -> cryptctl.kms.v1.Node
-	31, // 64: cryptctl.kms.v1.Admin.RotateKEK:output_type -> cryptctl.kms.v1.KEKStatus
-	28, // 65: cryptctl.kms.v1.Admin.RewrapKEK:output_type -> cryptctl.kms.v1.RewrapProgress
-	31, // 66: cryptctl.kms.v1.Admin.RetireKEK:output_type -> cryptctl.kms.v1.KEKStatus
-	31, // 67: cryptctl.kms.v1.Admin.GetKEKStatus:output_type -> cryptctl.kms.v1.KEKStatus
-	34, // 68: cryptctl.kms.v1.Admin.Backup:output_type -> cryptctl.kms.v1.BackupChunk
-	36, // 69: cryptctl.kms.v1.Admin.TailAudit:output_type -> cryptctl.kms.v1.AuditRecord
-	39, // 70: cryptctl.kms.v1.Admin.VerifyAudit:output_type -> cryptctl.kms.v1.VerifyAuditResponse
-	51, // [51:71] is the sub-list for method output_type
-	31, // [31:51] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	7,  // 8: cryptctl.kms.v1.Node.effective:type_name -> cryptctl.kms.v1.EffectivePolicy
+	43, // 9: cryptctl.kms.v1.NodeKey.created:type_name -> google.protobuf.Timestamp
+	8,  // 10: cryptctl.kms.v1.Policy.rate:type_name -> cryptctl.kms.v1.RateLimit
+	8,  // 11: cryptctl.kms.v1.EffectivePolicy.rate:type_name -> cryptctl.kms.v1.RateLimit
+	0,  // 12: cryptctl.kms.v1.ListNodesRequest.states:type_name -> cryptctl.kms.v1.NodeState
+	43, // 13: cryptctl.kms.v1.ApproveNodeRequest.expires_at:type_name -> google.protobuf.Timestamp
+	6,  // 14: cryptctl.kms.v1.ApproveNodeRequest.policy:type_name -> cryptctl.kms.v1.Policy
+	6,  // 15: cryptctl.kms.v1.ApproveNodeRequest.expected:type_name -> cryptctl.kms.v1.Policy
+	43, // 16: cryptctl.kms.v1.PurgeNodesRequest.pending_before:type_name -> google.protobuf.Timestamp
+	6,  // 17: cryptctl.kms.v1.GetPolicyResponse.policy:type_name -> cryptctl.kms.v1.Policy
+	1,  // 18: cryptctl.kms.v1.GetPolicyResponse.enrolment:type_name -> cryptctl.kms.v1.Enrolment
+	7,  // 19: cryptctl.kms.v1.GetPolicyResponse.effective:type_name -> cryptctl.kms.v1.EffectivePolicy
+	6,  // 20: cryptctl.kms.v1.SetPolicyRequest.policy:type_name -> cryptctl.kms.v1.Policy
+	1,  // 21: cryptctl.kms.v1.SetPolicyRequest.enrolment:type_name -> cryptctl.kms.v1.Enrolment
+	6,  // 22: cryptctl.kms.v1.SetPolicyRequest.expected:type_name -> cryptctl.kms.v1.Policy
+	1,  // 23: cryptctl.kms.v1.SetPolicyRequest.expected_enrolment:type_name -> cryptctl.kms.v1.Enrolment
+	6,  // 24: cryptctl.kms.v1.SetPolicyResponse.previous:type_name -> cryptctl.kms.v1.Policy
+	1,  // 25: cryptctl.kms.v1.SetPolicyResponse.previous_enrolment:type_name -> cryptctl.kms.v1.Enrolment
+	43, // 26: cryptctl.kms.v1.ExplainRequest.at:type_name -> google.protobuf.Timestamp
+	2,  // 27: cryptctl.kms.v1.ExplainRequest.operation:type_name -> cryptctl.kms.v1.Operation
+	6,  // 28: cryptctl.kms.v1.ExplainRequest.policy:type_name -> cryptctl.kms.v1.Policy
+	44, // 29: cryptctl.kms.v1.Decision.retry_after:type_name -> google.protobuf.Duration
+	6,  // 30: cryptctl.kms.v1.TestPolicyRequest.policy:type_name -> cryptctl.kms.v1.Policy
+	43, // 31: cryptctl.kms.v1.TestPolicyRequest.at:type_name -> google.protobuf.Timestamp
+	35, // 32: cryptctl.kms.v1.KEKStatus.versions:type_name -> cryptctl.kms.v1.KEKVersion
+	3,  // 33: cryptctl.kms.v1.KEKVersion.state:type_name -> cryptctl.kms.v1.KEKVersionState
+	43, // 34: cryptctl.kms.v1.AuditRecord.time:type_name -> google.protobuf.Timestamp
+	40, // 35: cryptctl.kms.v1.VerifyAuditRequest.heads:type_name -> cryptctl.kms.v1.AuditHead
+	40, // 36: cryptctl.kms.v1.VerifyAuditResponse.head:type_name -> cryptctl.kms.v1.AuditHead
+	9,  // 37: cryptctl.kms.v1.Admin.ListNodes:input_type -> cryptctl.kms.v1.ListNodesRequest
+	10, // 38: cryptctl.kms.v1.Admin.GetNode:input_type -> cryptctl.kms.v1.GetNodeRequest
+	11, // 39: cryptctl.kms.v1.Admin.ApproveNode:input_type -> cryptctl.kms.v1.ApproveNodeRequest
+	12, // 40: cryptctl.kms.v1.Admin.FreezeNode:input_type -> cryptctl.kms.v1.FreezeNodeRequest
+	13, // 41: cryptctl.kms.v1.Admin.ThawNode:input_type -> cryptctl.kms.v1.ThawNodeRequest
+	14, // 42: cryptctl.kms.v1.Admin.RevokeNode:input_type -> cryptctl.kms.v1.RevokeNodeRequest
+	15, // 43: cryptctl.kms.v1.Admin.ForgetNode:input_type -> cryptctl.kms.v1.ForgetNodeRequest
+	17, // 44: cryptctl.kms.v1.Admin.PurgeNodes:input_type -> cryptctl.kms.v1.PurgeNodesRequest
+	19, // 45: cryptctl.kms.v1.Admin.GetPolicy:input_type -> cryptctl.kms.v1.GetPolicyRequest
+	21, // 46: cryptctl.kms.v1.Admin.SetPolicy:input_type -> cryptctl.kms.v1.SetPolicyRequest
+	23, // 47: cryptctl.kms.v1.Admin.Explain:input_type -> cryptctl.kms.v1.ExplainRequest
+	25, // 48: cryptctl.kms.v1.Admin.TestPolicy:input_type -> cryptctl.kms.v1.TestPolicyRequest
+	27, // 49: cryptctl.kms.v1.Admin.RotateNodeKey:input_type -> cryptctl.kms.v1.RotateNodeKeyRequest
+	28, // 50: cryptctl.kms.v1.Admin.RetireNodeKey:input_type -> cryptctl.kms.v1.RetireNodeKeyRequest
+	29, // 51: cryptctl.kms.v1.Admin.RotateKEK:input_type -> cryptctl.kms.v1.RotateKEKRequest
+	30, // 52: cryptctl.kms.v1.Admin.RewrapKEK:input_type -> cryptctl.kms.v1.RewrapKEKRequest
+	32, // 53: cryptctl.kms.v1.Admin.RetireKEK:input_type -> cryptctl.kms.v1.RetireKEKRequest
+	33, // 54: cryptctl.kms.v1.Admin.GetKEKStatus:input_type -> cryptctl.kms.v1.GetKEKStatusRequest
+	36, // 55: cryptctl.kms.v1.Admin.Backup:input_type -> cryptctl.kms.v1.BackupRequest
+	38, // 56: cryptctl.kms.v1.Admin.TailAudit:input_type -> cryptctl.kms.v1.TailAuditRequest
+	41, // 57: cryptctl.kms.v1.Admin.VerifyAudit:input_type -> cryptctl.kms.v1.VerifyAuditRequest
+	4,  // 58: cryptctl.kms.v1.Admin.ListNodes:output_type -> cryptctl.kms.v1.Node
+	4,  // 59: cryptctl.kms.v1.Admin.GetNode:output_type -> cryptctl.kms.v1.Node
+	4,  // 60: cryptctl.kms.v1.Admin.ApproveNode:output_type -> cryptctl.kms.v1.Node
+	4,  // 61: cryptctl.kms.v1.Admin.FreezeNode:output_type -> cryptctl.kms.v1.Node
+	4,  // 62: cryptctl.kms.v1.Admin.ThawNode:output_type -> cryptctl.kms.v1.Node
+	4,  // 63: cryptctl.kms.v1.Admin.RevokeNode:output_type -> cryptctl.kms.v1.Node
+	16, // 64: cryptctl.kms.v1.Admin.ForgetNode:output_type -> cryptctl.kms.v1.ForgetNodeResponse
+	18, // 65: cryptctl.kms.v1.Admin.PurgeNodes:output_type -> cryptctl.kms.v1.PurgeNodesResponse
+	20, // 66: cryptctl.kms.v1.Admin.GetPolicy:output_type -> cryptctl.kms.v1.GetPolicyResponse
+	22, // 67: cryptctl.kms.v1.Admin.SetPolicy:output_type -> cryptctl.kms.v1.SetPolicyResponse
+	24, // 68: cryptctl.kms.v1.Admin.Explain:output_type -> cryptctl.kms.v1.Decision
+	26, // 69: cryptctl.kms.v1.Admin.TestPolicy:output_type -> cryptctl.kms.v1.Refusal
+	4,  // 70: cryptctl.kms.v1.Admin.RotateNodeKey:output_type -> cryptctl.kms.v1.Node
+	4,  // 71: cryptctl.kms.v1.Admin.RetireNodeKey:output_type -> cryptctl.kms.v1.Node
+	34, // 72: cryptctl.kms.v1.Admin.RotateKEK:output_type -> cryptctl.kms.v1.KEKStatus
+	31, // 73: cryptctl.kms.v1.Admin.RewrapKEK:output_type -> cryptctl.kms.v1.RewrapProgress
+	34, // 74: cryptctl.kms.v1.Admin.RetireKEK:output_type -> cryptctl.kms.v1.KEKStatus
+	34, // 75: cryptctl.kms.v1.Admin.GetKEKStatus:output_type -> cryptctl.kms.v1.KEKStatus
+	37, // 76: cryptctl.kms.v1.Admin.Backup:output_type -> cryptctl.kms.v1.BackupChunk
+	39, // 77: cryptctl.kms.v1.Admin.TailAudit:output_type -> cryptctl.kms.v1.AuditRecord
+	42, // 78: cryptctl.kms.v1.Admin.VerifyAudit:output_type -> cryptctl.kms.v1.VerifyAuditResponse
+	58, // [58:79] is the sub-list for method output_type
+	37, // [37:58] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_kms_wire_admin_proto_init() }
@@ -2931,8 +3232,8 @@ func file_kms_wire_admin_proto_init() {
 	if File_kms_wire_admin_proto != nil {
 		return
 	}
-	file_kms_wire_admin_proto_msgTypes[14].OneofWrappers = []any{
-		(*SetPolicyRequest_Uuid)(nil),
+	file_kms_wire_admin_proto_msgTypes[17].OneofWrappers = []any{
+		(*SetPolicyRequest_Node)(nil),
 		(*SetPolicyRequest_Default)(nil),
 	}
 	type x struct{}
@@ -2941,7 +3242,7 @@ func file_kms_wire_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kms_wire_admin_proto_rawDesc), len(file_kms_wire_admin_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   36,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -30,6 +30,7 @@ const (
 	Admin_ThawNode_FullMethodName      = "/cryptctl.kms.v1.Admin/ThawNode"
 	Admin_RevokeNode_FullMethodName    = "/cryptctl.kms.v1.Admin/RevokeNode"
 	Admin_ForgetNode_FullMethodName    = "/cryptctl.kms.v1.Admin/ForgetNode"
+	Admin_PurgeNodes_FullMethodName    = "/cryptctl.kms.v1.Admin/PurgeNodes"
 	Admin_GetPolicy_FullMethodName     = "/cryptctl.kms.v1.Admin/GetPolicy"
 	Admin_SetPolicy_FullMethodName     = "/cryptctl.kms.v1.Admin/SetPolicy"
 	Admin_Explain_FullMethodName       = "/cryptctl.kms.v1.Admin/Explain"
@@ -55,19 +56,23 @@ type AdminClient interface {
 	GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*Node, error)
 	// ApproveNode lets a node seal and unseal: one that is pending, frozen or
 	// forgotten, or that was never seen. Role: operator; admin to reinstate a revoked
-	// node, and to change the policy of one that was approved before or has one of
-	// its own.
+	// node, to change the policy of one that was approved before or has one of its own,
+	// and to give one that was approved before a later end.
 	ApproveNode(ctx context.Context, in *ApproveNodeRequest, opts ...grpc.CallOption) (*Node, error)
-	// FreezeNode refuses a node until it is thawed. Role: operator.
+	// FreezeNode refuses a node until it is thawed; also if the audit log takes no
+	// record of it, which the error then says. Role: operator.
 	FreezeNode(ctx context.Context, in *FreezeNodeRequest, opts ...grpc.CallOption) (*Node, error)
 	// ThawNode takes a freeze back. Role: operator.
 	ThawNode(ctx context.Context, in *ThawNodeRequest, opts ...grpc.CallOption) (*Node, error)
 	// RevokeNode refuses a node until it is reinstated by ApproveNode; its keys stay.
-	// Role: admin.
+	// As FreezeNode, it does not wait for the audit log. Role: admin.
 	RevokeNode(ctx context.Context, in *RevokeNodeRequest, opts ...grpc.CallOption) (*Node, error)
 	// ForgetNode destroys a node's keys: what was sealed for it can never be
 	// unsealed again. Role: admin.
 	ForgetNode(ctx context.Context, in *ForgetNodeRequest, opts ...grpc.CallOption) (*ForgetNodeResponse, error)
+	// PurgeNodes takes away the nodes that wait for approval since long, as if they
+	// had never asked. Role: admin.
+	PurgeNodes(ctx context.Context, in *PurgeNodesRequest, opts ...grpc.CallOption) (*PurgeNodesResponse, error)
 	// GetPolicy gives the policy that a node has, or the default. Role: reader.
 	GetPolicy(ctx context.Context, in *GetPolicyRequest, opts ...grpc.CallOption) (*GetPolicyResponse, error)
 	// SetPolicy sets a node's policy, or the default. Role: admin.
@@ -187,6 +192,16 @@ func (c *adminClient) ForgetNode(ctx context.Context, in *ForgetNodeRequest, opt
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ForgetNodeResponse)
 	err := c.cc.Invoke(ctx, Admin_ForgetNode_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) PurgeNodes(ctx context.Context, in *PurgeNodesRequest, opts ...grpc.CallOption) (*PurgeNodesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PurgeNodesResponse)
+	err := c.cc.Invoke(ctx, Admin_PurgeNodes_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -369,19 +384,23 @@ type AdminServer interface {
 	GetNode(context.Context, *GetNodeRequest) (*Node, error)
 	// ApproveNode lets a node seal and unseal: one that is pending, frozen or
 	// forgotten, or that was never seen. Role: operator; admin to reinstate a revoked
-	// node, and to change the policy of one that was approved before or has one of
-	// its own.
+	// node, to change the policy of one that was approved before or has one of its own,
+	// and to give one that was approved before a later end.
 	ApproveNode(context.Context, *ApproveNodeRequest) (*Node, error)
-	// FreezeNode refuses a node until it is thawed. Role: operator.
+	// FreezeNode refuses a node until it is thawed; also if the audit log takes no
+	// record of it, which the error then says. Role: operator.
 	FreezeNode(context.Context, *FreezeNodeRequest) (*Node, error)
 	// ThawNode takes a freeze back. Role: operator.
 	ThawNode(context.Context, *ThawNodeRequest) (*Node, error)
 	// RevokeNode refuses a node until it is reinstated by ApproveNode; its keys stay.
-	// Role: admin.
+	// As FreezeNode, it does not wait for the audit log. Role: admin.
 	RevokeNode(context.Context, *RevokeNodeRequest) (*Node, error)
 	// ForgetNode destroys a node's keys: what was sealed for it can never be
 	// unsealed again. Role: admin.
 	ForgetNode(context.Context, *ForgetNodeRequest) (*ForgetNodeResponse, error)
+	// PurgeNodes takes away the nodes that wait for approval since long, as if they
+	// had never asked. Role: admin.
+	PurgeNodes(context.Context, *PurgeNodesRequest) (*PurgeNodesResponse, error)
 	// GetPolicy gives the policy that a node has, or the default. Role: reader.
 	GetPolicy(context.Context, *GetPolicyRequest) (*GetPolicyResponse, error)
 	// SetPolicy sets a node's policy, or the default. Role: admin.
@@ -454,6 +473,10 @@ func (UnimplementedAdminServer) RevokeNode(context.Context, *RevokeNodeRequest) 
 
 func (UnimplementedAdminServer) ForgetNode(context.Context, *ForgetNodeRequest) (*ForgetNodeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ForgetNode not implemented")
+}
+
+func (UnimplementedAdminServer) PurgeNodes(context.Context, *PurgeNodesRequest) (*PurgeNodesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PurgeNodes not implemented")
 }
 
 func (UnimplementedAdminServer) GetPolicy(context.Context, *GetPolicyRequest) (*GetPolicyResponse, error) {
@@ -643,6 +666,24 @@ func _Admin_ForgetNode_Handler(srv interface{}, ctx context.Context, dec func(in
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AdminServer).ForgetNode(ctx, req.(*ForgetNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_PurgeNodes_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PurgeNodesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).PurgeNodes(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_PurgeNodes_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).PurgeNodes(ctx, req.(*PurgeNodesRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -883,6 +924,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ForgetNode",
 			Handler:    _Admin_ForgetNode_Handler,
+		},
+		{
+			MethodName: "PurgeNodes",
+			Handler:    _Admin_PurgeNodes_Handler,
 		},
 		{
 			MethodName: "GetPolicy",

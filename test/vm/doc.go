@@ -9,8 +9,9 @@
 // are made, measured and signed here, and whoever tampers with one, with the
 // firmware's settings or with the TPM is a variant of the same node.
 //
-// Key servers are processes on the host, a machine's network has nothing but it, and
-// the way between them can be cut, refused or made to swallow what is said.
+// Key servers are processes on the host, and the destinations of logs are there, too. A
+// machine's network has nothing but it, and the way between them can be cut, refused or
+// made to swallow what is said.
 //
 // A test is written on the host and reads from top to bottom: it boots a
 // machine, asks for acts in it, and looks at the disks from outside. Scenarios

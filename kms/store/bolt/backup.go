@@ -110,25 +110,71 @@ func receive(to *os.File, from io.Reader) error {
 	if err != nil {
 		return err
 	}
+	if size, err = complete(to, size); err != nil {
+		return err
+	}
+	return to.Truncate(size)
+}
+
+// complete checks the trailer of a backup of size bytes, and returns how many come
+// before it.
+func complete(backup io.ReaderAt, size int64) (int64, error) {
 	size -= int64(trailerSize)
 	trailer := make([]byte, trailerSize)
 	if size > 0 {
-		_, err = to.ReadAt(trailer, size)
-	}
-	if err != nil {
-		return err
+		if _, err := backup.ReadAt(trailer, size); err != nil {
+			return 0, err
+		}
 	}
 	if string(trailer[:len(mark)]) != mark {
-		return errors.New("the backup is cut, or none of ours: its end is missing")
+		return 0, errors.New("the backup is cut, or none of ours: its end is missing")
 	}
 	sum := sha256.New()
-	if _, err := io.Copy(sum, io.NewSectionReader(to, 0, size)); err != nil {
-		return err
+	if _, err := io.Copy(sum, io.NewSectionReader(backup, 0, size)); err != nil {
+		return 0, err
 	}
 	if !bytes.Equal(sum.Sum(nil), trailer[len(mark):]) {
-		return errors.New("the backup was changed: its checksum does not fit")
+		return 0, errors.New("the backup was changed: its checksum does not fit")
 	}
-	return to.Truncate(size)
+	return size, nil
+}
+
+// ReadBackup checks a backup as Restore does, where it lies, calls do with each of
+// its records, and returns the SHA-256 of all of it.
+func ReadBackup(ctx context.Context, path string, do func(store.Item) error) (sum []byte, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a file", path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if _, err := complete(f, info.Size()); err != nil {
+		return nil, err
+	}
+	all := sha256.New()
+	if _, err := io.Copy(all, f); err != nil {
+		return nil, err
+	}
+	db, err := open(path, true)
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close()
+	err = db.View(func(tx *bolt.Tx) error {
+		if err := consistent(tx); err != nil {
+			return err
+		}
+		var stopped error
+		err := walk(ctx, tx, "", "", func(i store.Item) bool { stopped = do(i); return stopped == nil })
+		return errors.Join(err, stopped)
+	})
+	return all.Sum(nil), err
 }
 
 // Check walks through a file that no process has open and returns how many
@@ -140,18 +186,23 @@ func Check(path string) (n int, err error) {
 	}
 	defer db.Close()
 	err = db.View(func(tx *bolt.Tx) error {
-		var problems []error
-		for e := range tx.Check() {
-			if problems = append(problems, e); len(problems) > 10 {
-				problems = problems[:10]
-			}
-		}
-		if len(problems) > 0 {
-			return errors.Join(problems...)
+		if err := consistent(tx); err != nil {
+			return err
 		}
 		return walk(context.Background(), tx, "", "", func(store.Item) bool { n++; return true })
 	})
 	return n, err
+}
+
+// consistent says what is wrong with the pages, ten things at most.
+func consistent(tx *bolt.Tx) error {
+	var problems []error
+	for e := range tx.Check() {
+		if problems = append(problems, e); len(problems) > 10 {
+			problems = problems[:10]
+		}
+	}
+	return errors.Join(problems...)
 }
 
 // Scrub moves the records to a new file and overwrites the old one: bbolt leaves

@@ -172,7 +172,7 @@ func TestServeReplicas(t *testing.T) {
 		t.Fatalf("unsealed by the other one: %v", err)
 	}
 
-	if _, err := operator(t, a).RevokeNode(ctx, &kmswire.RevokeNodeRequest{Uuid: node, Reason: "lost"}); err != nil {
+	if _, err := operator(t, a).RevokeNode(ctx, &kmswire.RevokeNodeRequest{Node: node, Reason: "lost"}); err != nil {
 		t.Fatal(err)
 	}
 	for revoked := time.Now(); ; {
