@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cryptctl/cryptctl/kms/internal/durable"
 )
 
 const (
@@ -60,6 +62,9 @@ func (d *disk) append(text []byte, head Head) (undone bool, err error) {
 		// The kernel may have dropped the pages and call the next sync a
 		// success: nothing can be known until the file is read again.
 		return false, fmt.Errorf("sync: %w", err)
+	}
+	if err := durable.Check(d.lock); err != nil {
+		return false, err
 	}
 	d.size += int64(len(text))
 	if err := d.writeHead(head); err != nil {

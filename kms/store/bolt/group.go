@@ -10,6 +10,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 
+	"github.com/cryptctl/cryptctl/kms/internal/durable"
 	"github.com/cryptctl/cryptctl/kms/store"
 )
 
@@ -86,6 +87,9 @@ func (d *DB) write(ops []*op) error {
 		newest = tx.Bucket(records).Sequence()
 		return before
 	})
+	if err == nil {
+		err = durable.Check(d.lock)
+	}
 	switch {
 	case errors.Is(before, errNothing):
 		return nil
