@@ -61,13 +61,10 @@ sealing); docs/kms.md, "The keyset is lost", says what to do.`,
 		if err != nil {
 			return err
 		}
-		k := &kmsServer{config: config}
+		k := &kmsServer{config: config, lostKEK: lost}
 		defer k.close()
 		k.startLog(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 		if err := k.open(cmd.Context()); err != nil {
-			return err
-		}
-		if err := k.checkKEK(cmd.Context(), lost); err != nil {
 			return err
 		}
 		return k.serve(cmd.Context(), func(o *server.Options) {
@@ -82,9 +79,10 @@ sealing); docs/kms.md, "The keyset is lost", says what to do.`,
 
 // kmsServer is a key server and what has to be closed after it, the last first.
 type kmsServer struct {
-	config *kmsConfig
-	log    *slog.Logger
-	closes []func()
+	config  *kmsConfig
+	lostKEK string // what --lost-kek says
+	log     *slog.Logger
+	closes  []func()
 
 	audit   *audit.Log
 	store   store.Store
@@ -215,6 +213,9 @@ func (k *kmsServer) options() (server.Options, error) {
 
 // serve answers until the context ends or a listener fails.
 func (k *kmsServer) serve(ctx context.Context, change func(*server.Options)) error {
+	if err := k.checkKEK(ctx); err != nil {
+		return err
+	}
 	o, err := k.options()
 	if err != nil {
 		return err

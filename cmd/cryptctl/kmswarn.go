@@ -22,7 +22,8 @@ const storePatience = 30 * time.Second
 // checkKEK refuses a keyset that is not that of the store, unless the version that
 // it lacks wraps no key, or is given as lost. A store in etcd may be away: there the
 // keeper finds it out later, and seals nothing.
-func (k *kmsServer) checkKEK(ctx context.Context, lost string) error {
+func (k *kmsServer) checkKEK(ctx context.Context) error {
+	lost := k.lostKEK
 	if k.backup == nil && lost == "" {
 		return nil
 	}

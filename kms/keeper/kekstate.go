@@ -145,8 +145,11 @@ func (k *Keeper) checkKEK(ctx context.Context, age time.Duration) (problem, err 
 // needs a new one to seal. It changes nothing if the keyset is that of the store.
 func (k *Keeper) LostKEK(ctx context.Context, by Operator, version string) (lost int, err error) {
 	v, ok := k.o.KEK.(versioned)
-	if !ok {
-		return 0, fmt.Errorf("%w: this key-encryption key is one for all servers", ErrRefused)
+	switch {
+	case !ok && version == "":
+		return 0, nil // it is one for all servers
+	case !ok:
+		return 0, fmt.Errorf("%w: this key-encryption key is one for all servers, and keeps its versions itself", ErrRefused)
 	}
 	r, _, err := k.kekState(ctx, 0)
 	if err != nil {

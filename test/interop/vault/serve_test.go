@@ -61,17 +61,22 @@ func serveOver(t *testing.T, s *server, program, key string) (dir, address strin
 			t.Error(err)
 		}
 	})
-	found := make(chan string, 1)
+	found, said := make(chan string, 1), make(chan string, 1)
 	go func() {
+		var all strings.Builder
 		at := regexp.MustCompile(`msg=listening.* for=nodes.* address=(\S+)|msg=listening.* address=(\S+).* for=nodes`)
 		for lines := bufio.NewScanner(out); lines.Scan(); {
+			fmt.Fprintln(&all, lines.Text())
 			if m := at.FindStringSubmatch(lines.Text()); m != nil {
 				found <- m[1] + m[2]
 			}
 		}
+		said <- all.String()
 	}()
 	select {
 	case address = <-found:
+	case text := <-said:
+		t.Fatalf("kms serve ended:\n%s", text)
 	case <-time.After(30 * time.Second):
 		t.Fatal("kms serve does not come to listen")
 	}
