@@ -149,7 +149,7 @@ func lockDir(dir string) (*os.File, error) {
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("audit log %s: another process writes it: %w", dir, err)
+		return nil, fmt.Errorf("another process writes %s: %w", dir, err)
 	}
 	return f, nil
 }

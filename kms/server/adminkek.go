@@ -22,6 +22,9 @@ func (a admin) RotateKEK(ctx context.Context, r *wire.RotateKEKRequest) (*wire.K
 	if a.o.Parts.KEK == nil {
 		return nil, notHere(noVersions)
 	}
+	if err := a.o.Keeper.CheckKEK(ctx); err != nil {
+		return nil, operatorAnswer(err) // a version of a keyset that is not the store's helps nobody
+	}
 	event := a.event(ctx, "rotate-kek", r.GetReason())
 	if err := a.append(event); err != nil {
 		return nil, err

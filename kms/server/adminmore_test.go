@@ -20,10 +20,12 @@ import (
 
 	"github.com/cryptctl/cryptctl/keys"
 	"github.com/cryptctl/cryptctl/kms/audit"
+	"github.com/cryptctl/cryptctl/kms/keeper"
 	"github.com/cryptctl/cryptctl/kms/policy"
 	"github.com/cryptctl/cryptctl/kms/server"
 	"github.com/cryptctl/cryptctl/kms/wire"
 	"github.com/cryptctl/cryptctl/role"
+	"github.com/cryptctl/cryptctl/secret"
 )
 
 // collect reads a stream to its end.
@@ -421,5 +423,31 @@ func TestFollowGoesOn(t *testing.T) {
 		if rec, err := s.Recv(); err != nil || rec.GetNode() != nodeB {
 			t.Fatalf("%d: %v, %v", i, rec, err)
 		}
+	}
+}
+
+// TestRotateForeignKEK: a keyset that is not that of the store gets no version: it
+// would look like the newest, and open nothing.
+func TestRotateForeignKEK(t *testing.T) {
+	t.Parallel()
+	dir, ca := t.TempDir(), newParty(t)
+	b := open(t, dir, policy.Rules{Enrol: policy.Open})
+	if _, err := b.keeper.Seal(t.Context(), keeper.Request{Node: nodeA}, secret.Copy([]byte("data"))); err != nil {
+		t.Fatal(err)
+	}
+	b.close()
+	if err := os.Remove(filepath.Join(dir, "kek.json")); err != nil {
+		t.Fatal(err)
+	}
+	b = open(t, dir, policy.Rules{Enrol: policy.Open})
+	t.Cleanup(b.close)
+	before, err := b.kek.Current(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = admins(t, ca, start(t, b, ca.secure(t))).RotateKEK(within(t), &wire.RotateKEKRequest{})
+	code(t, "rotate", err, codes.Unavailable)
+	if after, err := b.kek.Current(t.Context()); err != nil || after != before {
+		t.Errorf("version %s after %s, %v", after, before, err)
 	}
 }
