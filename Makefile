@@ -7,7 +7,7 @@ FUZZTIME ?= 60s
 # The go.mod says which Go is needed; another one is not downloaded behind your back.
 export GOTOOLCHAIN = local
 
-.PHONY: help build check lint race test interop interop-vault test-vm fuzz bench demo deps deps-vm clean
+.PHONY: help build check lint race test interop interop-vault test-vm fuzz bench demo notices picture deps deps-vm clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,7 +15,7 @@ help: ## list the targets
 build: ## build the static ./cryptctl
 	CGO_ENABLED=0 GOEXPERIMENT=runtimesecret $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o cryptctl ./cmd/cryptctl
 
-check: deps lint race ## formatting, vet, staticcheck, and the tests under the race detector
+check: lint race ## formatting, vet, staticcheck, and the tests under the race detector
 
 lint:
 	@out=$$($(GO) tool gofumpt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "gofumpt would change:"; echo "$$out"; exit 1; }
@@ -27,7 +27,7 @@ lint:
 	GOOS=darwin $(GO) build ./...
 	cd test/interop && $(GO) vet ./...
 
-race: # with a part of the power cuts: all of them take minutes here
+race: deps # with a part of the power cuts: all of them take minutes here
 	$(GO) test -race -short ./...
 
 test: deps ## all tests; as root it installs the Debian packages they need
@@ -60,6 +60,12 @@ bench: build ## measure against cryptsetup; takes minutes
 
 demo: build ## do the main job on a disk image, without root
 	demo/run.sh ./cryptctl
+
+notices: ## write THIRD_PARTY_NOTICES anew, from what the program links
+	$(GO) test ./cmd/cryptctl -run '^TestNotices$$' -update
+
+picture: ## draw the packages in docs/architecture.md anew, from its table
+	$(GO) test ./cmd/cryptctl -run '^TestPicture$$' -update
 
 deps: # what the tests need of Debian
 	@test/packages.sh test/packages.txt probe/testdata/packages.txt test/interop/packages.txt

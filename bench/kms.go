@@ -41,7 +41,7 @@ func (b *bench) keyServer(ctx context.Context) ([]row, error) {
 		}
 		rows = append(rows, of...)
 	}
-	return rows, f.verify()
+	return rows, f.verify(ctx)
 }
 
 // duel is a key server and an empty handler that are measured in turn.
@@ -272,8 +272,8 @@ func perAnswer(before, after map[string]float64) string {
 }
 
 // verify holds the audit log against what was answered: each answer is on record.
-func (f *fleet) verify() error {
-	r, err := audit.Verify(f.in("audit"))
+func (f *fleet) verify(ctx context.Context) error {
+	r, err := audit.Verify(ctx, f.in("audit"))
 	if err != nil {
 		return err
 	}

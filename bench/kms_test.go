@@ -189,11 +189,11 @@ func TestKeyServer(t *testing.T) {
 		if err := d.close(); err != nil {
 			t.Error(err)
 		}
-		if err := f.verify(); err != nil {
+		if err := f.verify(t.Context()); err != nil {
 			t.Error(err)
 		}
 		f.answers = 1e9
-		if err := f.verify(); err == nil {
+		if err := f.verify(t.Context()); err == nil {
 			t.Error("answers that are not on record are not missed")
 		}
 	}()

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/cryptctl/cryptctl/logging"
+	"github.com/cryptctl/cryptctl/role"
 	"github.com/cryptctl/cryptctl/secret"
 )
 
@@ -21,6 +22,11 @@ type Config struct {
 	// TrustedRoots are certificates, as PEM, of authorities that are trusted beside
 	// the system's.
 	TrustedRoots []byte
+	// Access is machine.features.rbac, for a daemon whose API takes certificates.
+	Access role.Access
+	// LeftOut are the mistakes of a configuration that [ReadStored] read, without
+	// what has them.
+	LeftOut Errors
 }
 
 // Declared is a volume that a document names.

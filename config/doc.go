@@ -40,12 +40,13 @@
 // [Read] guarantees that each volume is configured in one place, and that each
 // of its keys has a slot of its own from 0 to 31 and exactly one kind. It
 // reports all mistakes of all sources at once, as [Errors]. Everything else in
-// a machine configuration is passed over; only that no mapping names a key
-// twice is checked everywhere.
+// a machine configuration is passed over, but for its form, which is that of
+// package document, and for what a secret is shown as: it would be lost.
 //
 // Where Talos accepts what cannot work or leaves a volume unencrypted, this
-// package refuses: a misspelt provider, slots above 31, two kinds in one key,
-// PCRs that change on every upgrade or that anyone can reset.
+// package refuses: a misspelt provider, encryption that a slip put where nobody
+// reads it, slots above 31, two kinds in one key, PCRs that change on every
+// upgrade or that anyone can reset.
 //
 // What this does not protect: the file itself, which holds static passphrases
 // in the clear, and the text that the YAML parser keeps in the Go heap until

@@ -4,7 +4,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/cryptctl/cryptctl/config/document"
+	"github.com/cryptctl/cryptctl/role"
 )
 
 const apiVersion = "v1alpha1"
@@ -30,6 +30,8 @@ func (r *reader) document(root cursor) {
 	case kind.exists():
 		if name, ok := kind.text(); ok {
 			r.kind(root, name)
+			root.misspeltKind(kind, name)
+			root.strayDocument(name)
 		}
 	case version.exists():
 		kind.fail("is missing", "write the document's kind, such as VolumeConfig")
@@ -57,16 +59,20 @@ func (r *reader) kind(root cursor, kind string) {
 	}
 }
 
-// mainDocument reads machine.systemDiskEncryption, machine.logging, and of
-// machine.files what makes authorities trusted.
+// mainDocument reads machine.systemDiskEncryption, machine.logging,
+// machine.features.rbac, and of machine.files what makes authorities trusted.
 func (r *reader) mainDocument(root cursor) {
+	root.misspelt("machine")
+	root.strayMain()
 	machine := root.field("machine")
 	if !machine.exists() || !machine.mapping() {
 		return
 	}
 	r.logging(machine.field("logging"))
 	r.trustedFiles(machine.field("files"))
+	r.features(r.aside(machine).field("features"))
 	machine.misspelt("systemDiskEncryption")
+	r.aside(machine).misspelt("logging")
 	machine.misplaced()
 	system := machine.field("systemDiskEncryption")
 	system.main = true
@@ -86,13 +92,13 @@ func (r *reader) mainDocument(root cursor) {
 	}
 }
 
-// misplaced reports encryption that stands directly in machine, as some examples
-// have it: it would be passed over, and the volume left unencrypted.
-func (c cursor) misplaced() {
-	for _, name := range []string{"state", "ephemeral"} {
-		if f := c.field(name); f.exists() && document.Field(f.node, "keys") != nil {
-			f.fail("is not read here, and would leave the volume unencrypted", "move it into machine.systemDiskEncryption")
-		}
+// features reads whether certificates are judged by their roles.
+func (r *reader) features(c cursor) {
+	if !c.exists() || !c.mapping() {
+		return
+	}
+	if on, ok := c.field("rbac").truth(); ok && !on {
+		r.config.Access = role.Unrestricted
 	}
 }
 

@@ -133,7 +133,7 @@ const (
 var kindMistakes = []mistake{
 	{"static unknown field", keys + "    - static:\n        pasphrase: hunter2\n", "f:7: encryption.keys[0].static.passphrase: is empty; write the passphrase, in quotes if it starts with a sign\nf:8: encryption.keys[0].static.pasphrase: unknown field; did you mean passphrase?"},
 	{"static with the passphrase as a field", keys + "    - static: {hunter2}\n", "f:7: encryption.keys[0].static: unknown field; the only field here is passphrase\nf:7: encryption.keys[0].static.passphrase: is empty; write the passphrase, in quotes if it starts with a sign"},
-	{"static with the passphrase as a field twice", keys + "    - static: {passphrase: a, hunter2, hunter2}\n", "f:7: encryption.keys[0].static: the field is there twice, first on line 7; keep one of them\nf:7: encryption.keys[0].static: unknown field; the only field here is passphrase\nf:7: encryption.keys[0].static: unknown field; the only field here is passphrase"},
+	{"static with the passphrase as a field twice", keys + "    - static: {passphrase: a, hunter2, hunter2}\n", "f:7: encryption.keys[0].static: a field in it is there twice, first on line 7; keep one of them\nf:7: encryption.keys[0].static: unknown field; the only field here is passphrase\nf:7: encryption.keys[0].static: unknown field; the only field here is passphrase"},
 	{"static as text", keys + "    - static: hunter2\n", "f:7: encryption.keys[0].static: is text, not a mapping; write it as field: value"},
 	{"passphrase missing", keys + "    - static: {}\n", "f:7: encryption.keys[0].static.passphrase: is empty; write the passphrase, in quotes if it starts with a sign"},
 	{"passphrase empty", keys + "    - static:\n        passphrase: \"\"\n", "f:8: encryption.keys[0].static.passphrase: is empty; write the passphrase, in quotes if it starts with a sign"},
@@ -198,8 +198,8 @@ var documentMistakes = []mistake{
 	{"apiVersion unknown", strings.Replace(head, "v1alpha1", "v1beta1", 1) + "  provider: luks2\n" + key, "f:1: apiVersion: is not v1alpha1, the only version there is; write apiVersion: v1alpha1"},
 	{"kind missing", "apiVersion: v1alpha1\nname: STATE\n", "f:1: kind: is missing; write the document's kind, such as VolumeConfig"},
 	{"encryption misspelt", strings.Replace(head, "encryption", "encrytion", 1) + "  provider: luks2\n" + key, "f:4: encrytion: unknown field; did you mean encryption?"},
-	{"volume twice", head + "  provider: luks2\n" + key + both, "f:12: encryption: volume EPHEMERAL is also configured at f:4; keep one of the two"},
-	{"volume twice, once none", head + "  provider: none\n" + both, "f:11: encryption: volume EPHEMERAL is also configured at f:4; keep one of the two"},
+	{"volume twice", head + "  provider: luks2\n" + key + both, "f:9: document v1alpha1/VolumeConfig/EPHEMERAL is there twice, first on line 1; keep one of them, or merge the two"},
+	{"volume twice, once none", head + "  provider: none\n" + both, "f:8: document v1alpha1/VolumeConfig/EPHEMERAL is there twice, first on line 1; keep one of them, or merge the two"},
 	{"volume in both dialects", "machine:\n  systemDiskEncryption:\n    ephemeral:\n      keys: [{nodeID: {}}]\n" + both, "f:10: encryption: volume EPHEMERAL is also configured at f:3; keep one of the two"},
 	{"volume in both dialects, other order", head + "  provider: luks2\n" + key + "---\nmachine:\n  systemDiskEncryption:\n    ephemeral:\n      keys: [{nodeID: {}}]\n", "f:10: machine.systemDiskEncryption.ephemeral: volume EPHEMERAL is also configured at f:4; keep one of the two"},
 	{"document is a list", "- a\n", "f:1: is a list, not a mapping; write it as field: value"},
@@ -226,7 +226,7 @@ var mainMistakes = []mistake{
 	{"v1alpha1 slot twice", stated + "        - nodeID: {}\n        - {slot: 0, tpm: {}}\n", "f:6: machine.systemDiskEncryption.state.keys[1].slot: slot 0 is also used by machine.systemDiskEncryption.state.keys[0] on line 5; give each key a slot of its own, 0 to 31"},
 	{"v1alpha1 no kind", stated + "        - slot: 1\n", "f:5: machine.systemDiskEncryption.state.keys[0]: the key has no kind; add one of static, nodeID, kms, tpm"},
 	{"version unknown", "version: v1beta1\n" + stated + "        - nodeID: {}\n", "f:1: version: is not v1alpha1, the only version there is; write version: v1alpha1"},
-	{"main document twice", stated + "        - nodeID: {}\n---\n" + stated + "        - nodeID: {}\n", "f:9: machine.systemDiskEncryption.state: volume STATE is also configured at f:3; keep one of the two"},
+	{"main document twice", stated + "        - nodeID: {}\n---\n" + stated + "        - nodeID: {}\n", "f:7: document v1alpha1 is there twice, first on line 1; keep one of them, or merge the two"},
 }
 
 var typeMistakes = []mistake{
@@ -251,7 +251,7 @@ var typeMistakes = []mistake{
 	{"PCR as text", keys + pcrs + "[seven]\n", "f:9: encryption.keys[0].tpm.options.pcrs[0]: is text, not a whole number; write a number without quotes"},
 	{"options of tpm as list", keys + "    - tpm: {options: [7]}\n", "f:7: encryption.keys[0].tpm.options: is a list, not a mapping; write it as field: value"},
 	{"encryption as text", "kind: VolumeConfig\napiVersion: v1alpha1\nname: STATE\nencryption: luks2\n", "f:4: encryption: is text, not a mapping; write it as field: value"},
-	{"encryption of wrong type twice", "kind: VolumeConfig\napiVersion: v1alpha1\nname: EPHEMERAL\nencryption: luks2" + both, "f:4: encryption: is text, not a mapping; write it as field: value\nf:9: encryption: volume EPHEMERAL is also configured at f:4; keep one of the two"},
+	{"encryption of wrong type twice", "kind: VolumeConfig\napiVersion: v1alpha1\nname: EPHEMERAL\nencryption: luks2" + both, "f:4: encryption: is text, not a mapping; write it as field: value\nf:6: document v1alpha1/VolumeConfig/EPHEMERAL is there twice, first on line 1; keep one of them, or merge the two"},
 	{"kms as text", keys + "    - kms: grpc://k\n", "f:7: encryption.keys[0].kms: is text, not a mapping; write it as field: value"},
 	{"tpm as truth value", keys + "    - tpm: true\n", "f:7: encryption.keys[0].tpm: is a truth value, not a mapping; write it as field: value"},
 	{"machine as list", "machine: []\n", "f:1: machine: is a list, not a mapping; write it as field: value"},
@@ -276,7 +276,7 @@ var yamlMistakes = []mistake{
 	{"passphrase as a bad tag", keys + "    - static:\n        passphrase: !hunter2{2 x\n", "f:8: a tag has a character that tags do not have; put text that starts with ! in quotes"},
 	{"passphrase with a sign", keys + "    - static:\n        passphrase: @hunter2\n", "f:8: found character that cannot start any token; mend the YAML on this line or the one above"},
 	{"control character", keys + "    - static:\n        passphrase: hunter2\x01\n", "f:8: control characters are not allowed; write the file as UTF-8, with other characters as escapes in double quotes"},
-	{"not UTF-8", keys + "    - static:\n        passphrase: hunter2\xff\n", "f:8: invalid leading UTF-8 octet; write the file as UTF-8, with other characters as escapes in double quotes"},
+	{"not UTF-8", keys + "    - static:\n        passphrase: hunter2\xff\n", "f:8: is not UTF-8; write the file as UTF-8, with other characters as escapes in double quotes"},
 }
 
 // TestAllMistakesAtOnce: one Read reports everything, in the order of sources

@@ -126,8 +126,6 @@ func readStatic(c cursor) *Static {
 	case !ok:
 	case text == "":
 		p.fail("is empty", "write the passphrase, in quotes if it starts with a sign")
-	case text == secret.Placeholder:
-		p.fail("is "+secret.Placeholder+", which is shown in the place of a passphrase", "use the configuration that was shown, or config show --show-secrets")
 	case len(text) > maxPassphrase:
 		p.fail(fmt.Sprintf("is longer than %d KiB", maxPassphrase>>10), "use a shorter passphrase")
 	default:

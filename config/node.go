@@ -210,12 +210,21 @@ func (c cursor) integer() (n int, ok bool) {
 }
 
 // boolean returns a truth value, false when absent.
-func (c cursor) boolean() (b bool) {
-	if c.exists() && (c.node.Kind != yaml.ScalarNode || c.node.Decode(&b) != nil) {
-		c.fail("is "+c.what()+", not a truth value", "write true or false")
-		return false
-	}
+func (c cursor) boolean() bool {
+	b, _ := c.truth()
 	return b
+}
+
+// truth returns a truth value, and not ok when absent or something else.
+func (c cursor) truth() (b, ok bool) {
+	if !c.exists() {
+		return false, false
+	}
+	if c.node.Kind != yaml.ScalarNode || c.node.Decode(&b) != nil {
+		c.fail("is "+c.what()+", not a truth value", "write true or false")
+		return false, false
+	}
+	return b, true
 }
 
 // empty reports whether the value is absent or a list without entries.

@@ -1,6 +1,14 @@
 package config
 
-import "github.com/cryptctl/cryptctl/config/document"
+import (
+	"strconv"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/cryptctl/cryptctl/config/document"
+	"github.com/cryptctl/cryptctl/config/redact"
+	"github.com/cryptctl/cryptctl/secret"
+)
 
 // MaxSource bounds one source in bytes.
 const MaxSource = document.MaxSource
@@ -18,6 +26,19 @@ func Read(sources ...Source) (*Config, error) {
 	var r reader
 	for _, s := range sources {
 		r.source(s.Name, s.Data)
+	}
+	return r.finish()
+}
+
+// ReadStored is Read for a configuration that was in force before: what is wrong with it
+// beside encryption, such as a certificate that this version cannot read, does not
+// keep a machine from its disks. It is left out, and in [Config.LeftOut].
+func ReadStored(sources ...Source) (*Config, error) {
+	var r reader
+	for _, s := range sources {
+		r.leftOut = &input{Name: s.Name}
+		r.source(s.Name, s.Data)
+		r.config.LeftOut = append(r.config.LeftOut, r.leftOut.Sorted()...)
 	}
 	return r.finish()
 }
@@ -47,14 +68,46 @@ type reader struct {
 	config Config
 	errs   Errors
 	blocks map[string][]block // by volume id
+
+	leftOut *input // mistakes beside encryption, nil where they are mistakes
+}
+
+// aside is a cursor for what has nothing to do with encryption.
+func (r *reader) aside(c cursor) cursor {
+	if r.leftOut != nil {
+		c.in = r.leftOut
+	}
+	return c
 }
 
 func (r *reader) source(name string, data []byte) {
 	in := &input{Name: name}
-	for _, root := range documents(in, data) {
-		r.document(root)
+	for _, d := range document.Documents(in, data) {
+		root := d.Root()
+		r.document(cursor{in: in}.at(root, root.Line, ""))
+		shownBefore(in, root, nil)
 	}
 	r.errs = append(r.errs, in.Sorted()...)
+}
+
+// shownBefore reports values that are what a secret is shown as: with those of a
+// configuration that was shown, the secrets that stood there would be lost.
+func shownBefore(in *input, n *yaml.Node, path []string) {
+	if n.Kind == yaml.ScalarNode && !in.Dropped() && redact.Shown(n.Value) {
+		verb := "has "
+		if n.Value == secret.Placeholder {
+			verb = "is "
+		}
+		in.Fail(n.Line, document.ShownPath(path), verb+secret.Placeholder+", which is shown in the place of a secret",
+			"use the configuration that was shown, or config show --show-secrets")
+	}
+	for i, child := range n.Content {
+		step := "[" + strconv.Itoa(i) + "]"
+		if n.Kind == yaml.MappingNode {
+			step = nameOf(n.Content[i&^1])
+		}
+		shownBefore(in, child, append(path, step))
+	}
 }
 
 func (r *reader) finish() (*Config, error) {
@@ -63,16 +116,4 @@ func (r *reader) finish() (*Config, error) {
 		return nil, r.errs
 	}
 	return &r.config, nil
-}
-
-// documents parses a source into its documents; empty ones are left out. What
-// is before a syntax error is returned.
-func documents(in *input, data []byte) []cursor {
-	var out []cursor
-	for _, doc := range document.Load(in, data) {
-		if root := (cursor{in: in}).at(doc.Content[0], doc.Content[0].Line, ""); root.exists() {
-			out = append(out, root)
-		}
-	}
-	return out
 }

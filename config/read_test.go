@@ -210,7 +210,7 @@ func TestReadWithoutEncryption(t *testing.T) {
 		"empty encryption":          strings.TrimSuffix(head, "\n") + " {}\n",
 		"provider none":             head + "  provider: none\n",
 		"provider none, no keys":    head + "  provider: None\n  keys: []\n  cipher: aes-xts-plain64\n",
-		"unknown kind":              "apiVersion: v7\nkind: Surprise\nencryption: {keys: what}\nname: [1]\n",
+		"unknown kind":              "apiVersion: v7\nkind: Surprise\nencryption: {keys: what}\nname: 1\n",
 		"no volume of ours":         "apiVersion: v1alpha1\nkind: ExistingVolumeConfig\nname: x\nencryption: 3\n",
 		"list of other things":      "machine:\n  network: {interfaces: [{interface: eth0}]}\n  files: [{content: '{\"a\": 1}'}]\n  1: 2\n",
 	} {

@@ -3,7 +3,10 @@ package config
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strconv"
+
+	"go.yaml.in/yaml/v4"
 
 	"github.com/cryptctl/cryptctl/config/document"
 	"github.com/cryptctl/cryptctl/secret"
@@ -54,7 +57,7 @@ func FormatSalt(salt *secret.Bytes) *secret.Bytes {
 
 func readSalt(in *input, data []byte) *secret.Bytes {
 	const restore = "restore the file; with another salt, locked volumes stay closed"
-	docs := documents(in, data)
+	docs := slices.DeleteFunc(document.Load(in, data), func(n *yaml.Node) bool { return document.IsNull(n.Content[0]) })
 	if in.Failed() {
 		return nil
 	}
@@ -62,10 +65,11 @@ func readSalt(in *input, data []byte) *secret.Bytes {
 		in.Fail(0, "", fmt.Sprintf("holds %d documents, not one with diskSalt", len(docs)), restore)
 		return nil
 	}
-	if !docs[0].mapping() {
+	root := cursor{in: in}.at(docs[0].Content[0], docs[0].Content[0].Line, "")
+	if !root.mapping() {
 		return nil
 	}
-	list := docs[0].field("diskSalt")
+	list := root.field("diskSalt")
 	items := list.items(saltSize, "the salt has no more bytes")
 	if len(items) != saltSize {
 		list.fail(fmt.Sprintf("has %d numbers, not %d", len(items), saltSize), restore)

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"path"
 	"slices"
 )
 
@@ -18,8 +19,9 @@ func bundles() []string {
 }
 
 // trustedFiles reads what machine.files appends to the bundle of authorities; other
-// files are passed over.
+// files are passed over. What else is done to the bundle makes nobody trusted here.
 func (r *reader) trustedFiles(c cursor) {
+	c = r.aside(c)
 	if c.node == nil || !c.exists() {
 		return
 	}
@@ -27,16 +29,23 @@ func (r *reader) trustedFiles(c cursor) {
 		if !file.exists() || !file.mapping() {
 			continue
 		}
-		op, _ := file.field("op").text()
-		path, _ := file.field("path").text()
-		if op == "append" && slices.Contains(bundles(), path) {
+		name, _ := file.field("path").text()
+		if !slices.Contains(bundles(), path.Clean(name)) {
+			continue
+		}
+		op := file.field("op")
+		switch text, ok := op.text(); {
+		case ok && text == "append":
 			r.trust(file.field("content"))
+		case ok:
+			op.fail("is not append, by which alone authorities are trusted", "write op: append")
 		}
 	}
 }
 
 // trustedRoots reads a TrustedRootsConfig.
 func (r *reader) trustedRoots(root cursor) {
+	root = r.aside(root)
 	if root.fields([]string{"apiVersion", "kind", "name", "certificates"}) {
 		root.named()
 		r.trust(root.field("certificates"))
@@ -52,30 +61,39 @@ func (r *reader) trust(c cursor) {
 	bundle, err := certificates([]byte(text))
 	if err != nil {
 		c.fail(err.Error(), "write the certificates in PEM, as they were issued")
-		return
 	}
 	r.config.TrustedRoots = append(r.config.TrustedRoots, bundle...)
 }
 
 // certificates returns the certificates of a bundle, as PEM without what is between
-// them.
-func certificates(bundle []byte) ([]byte, error) {
-	var out []byte
+// them. What is none is left out, and the error says what the first of that is.
+func certificates(bundle []byte) (good []byte, first error) {
+	wrong := func(text string) {
+		if first == nil {
+			first = errors.New(text)
+		}
+	}
 	for {
 		block, rest := pem.Decode(bundle)
-		switch {
-		case block == nil && bytes.Contains(bundle, []byte("-----BEGIN")):
-			return nil, errors.New("has a block that is no PEM")
-		case block == nil && len(out) == 0:
-			return nil, errors.New("holds no certificate")
-		case block == nil:
-			return out, nil
-		case block.Type != "CERTIFICATE":
-			return nil, errors.New("has a block that is no certificate")
+		if block == nil {
+			break
+		}
+		bundle = rest
+		if block.Type != "CERTIFICATE" {
+			wrong("has a block that is no certificate")
+			continue
 		}
 		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
-			return nil, errors.New("has a certificate that cannot be read")
+			wrong("has a certificate that cannot be read")
+			continue
 		}
-		out, bundle = append(out, pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})...), rest
+		good = append(good, pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})...)
 	}
+	if bytes.Contains(bundle, []byte("-----BEGIN")) {
+		wrong("has a block that is no PEM")
+	}
+	if len(good) == 0 {
+		wrong("holds no certificate")
+	}
+	return good, first
 }

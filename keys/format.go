@@ -14,7 +14,7 @@ import (
 // weaker keys only is not what was asked for. It costs one key derivation for
 // each key. The caller has proven the device empty.
 func Format(ctx context.Context, dev luks.Device, name string, want []Key, volume *luks.VolumeKey, layout luks.FormatOptions, opts Options) (*luks.Header, error) {
-	if err := CheckKeys(want); err != nil {
+	if err := checkKeys(want); err != nil {
 		return nil, err
 	}
 	if layout.UUID == "" {

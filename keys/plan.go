@@ -183,8 +183,8 @@ func Pending(steps []Step) bool {
 	})
 }
 
-// CheckKeys finds mistakes in a list of wanted keys.
-func CheckKeys(want []Key) error {
+// checkKeys finds mistakes in a list of wanted keys.
+func checkKeys(want []Key) error {
 	if len(want) == 0 {
 		return errors.New("no keys are wanted; a volume needs at least one")
 	}

@@ -81,7 +81,7 @@ type Session struct {
 // answer yet go on until Close or their time is up, whatever becomes of ctx;
 // [Session.State] waits for them.
 func Open(ctx context.Context, h *luks.Header, name string, want []Key, opts Options) (*Session, error) {
-	if err := CheckKeys(want); err != nil {
+	if err := checkKeys(want); err != nil {
 		return nil, err
 	}
 	if err := h.Trusted(); err != nil { // no passphrase is asked for
@@ -113,7 +113,7 @@ func Unlock(ctx context.Context, h *luks.Header, name string, want []Key, opts O
 // Reconfigure replaces the wanted keys by the same ones with other settings: what
 // was seen of them stays, and what is made anew is made as they say.
 func (s *Session) Reconfigure(want []Key) error {
-	if err := CheckKeys(want); err != nil {
+	if err := checkKeys(want); err != nil {
 		return err
 	}
 	same := func(k Key) bool {
@@ -140,10 +140,6 @@ func (s *Session) Close() {
 	s.volume.Wipe()
 	s.prints.key.Wipe()
 }
-
-// Header returns the header that the session is about; [Session.Apply] changes
-// it.
-func (s *Session) Header() *luks.Header { return s.header }
 
 // Commit makes changes of the caller's own, not of keyslots or their tokens, and
 // goes on with the header as it is then.

@@ -68,7 +68,7 @@ func TestOpen(t *testing.T) {
 			if s.VolumeKey().Slot() != test.slot || derived.Load() > test.derivations {
 				t.Errorf("opened by slot %d with %d derivations, want %d with %d", s.VolumeKey().Slot(), derived.Load(), test.slot, test.derivations)
 			}
-			if _, err := s.Header().WithKey(s.VolumeKey().Bytes()); err != nil {
+			if _, err := read(t, d).WithKey(s.VolumeKey().Bytes()); err != nil {
 				t.Error(err)
 			}
 			if writes(d) > 0 {

@@ -105,14 +105,14 @@ func (p *Provider) Enroll(ctx context.Context, _ keys.Request) (*secret.Bytes, j
 	if err != nil {
 		return nil, nil, err
 	}
-	return passphrase(value), EncodeToken(sealed), nil
+	return passphrase(value), encodeToken(sealed), nil
 }
 
 // Recover implements [keys.Provider]: it has the server unseal what the token
 // holds. Servers may answer with other bytes than were sealed, and say nothing of
 // it: whether they open the slot is for the caller to see.
 func (p *Provider) Recover(ctx context.Context, _ keys.Request, token json.RawMessage) (*secret.Bytes, error) {
-	sealed, err := ReadToken(token)
+	sealed, err := readToken(token)
 	if err != nil {
 		return nil, &Error{class: keys.ErrMalformed, text: err.Error()}
 	}

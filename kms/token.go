@@ -34,17 +34,17 @@ type tokenJSON struct {
 	Keyslots []string `json:"keyslots"`
 }
 
-// EncodeToken gives the token that holds a sealed key.
-func EncodeToken(sealed []byte) json.RawMessage {
+// encodeToken gives the token that holds a sealed key.
+func encodeToken(sealed []byte) json.RawMessage {
 	t := tokenJSON{Type: TokenType, Keyslots: []string{}}
 	t.UserData.Sealed = sealed
 	raw, _ := json.Marshal(t) // strings and bytes cannot fail
 	return raw
 }
 
-// ReadToken returns the sealed key of a token. Members that it does not know are
+// readToken returns the sealed key of a token. Members that it does not know are
 // ignored.
-func ReadToken(raw json.RawMessage) ([]byte, error) {
+func readToken(raw json.RawMessage) ([]byte, error) {
 	if len(raw) > maxToken {
 		return nil, fmt.Errorf("the token has %d bytes, more than %d", len(raw), maxToken)
 	}

@@ -16,8 +16,27 @@ type Destination struct {
 	Kernel  bool              // the kernel's messages, and nothing else
 }
 
-// MaxTags bounds the tags of a destination in bytes, names included: they are in
-// each line.
+// MaxDestinations bounds the destinations of a configuration: each has memory of its
+// own.
+const MaxDestinations = 16
+
+// CheckNumber says why there cannot be so many destinations.
+func CheckNumber(n int) error {
+	if n > MaxDestinations {
+		return fmt.Errorf("there are more than %d destinations of logs, those of the kernel's messages included; write fewer", MaxDestinations)
+	}
+	return nil
+}
+
+// CheckFormat says why a destination's format cannot be used.
+func CheckFormat(name string) error {
+	if name != "json_lines" {
+		return errors.New("is not json_lines, the only format there is; write format: json_lines")
+	}
+	return nil
+}
+
+// MaxTags bounds the tags of a destination in bytes, as they are in each line.
 const MaxTags = 8 << 10
 
 // ParseEndpoint reads tcp://HOST:PORT or udp://HOST:PORT. As in Talos a path of /
@@ -44,15 +63,11 @@ func ParseEndpoint(text string) (network, address string, err error) {
 
 // CheckTags says why tags cannot be used.
 func CheckTags(tags map[string]string) error {
-	n := 0
-	for name, value := range tags {
-		if name == "" {
-			return errors.New("a tag has no name")
-		}
-		n += len(name) + len(value)
+	if _, ok := tags[""]; ok {
+		return errors.New("a tag has no name; write it as name: value")
 	}
-	if n > MaxTags {
-		return fmt.Errorf("the tags have %d bytes, and at most %d go into each line", n, MaxTags)
+	if n := len(fields{}.with(tags).encode()); n > MaxTags {
+		return fmt.Errorf("the tags are %d bytes of each line, and at most %d can be; write fewer or shorter ones", n, MaxTags)
 	}
 	return nil
 }

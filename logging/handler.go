@@ -17,6 +17,7 @@ type Handler struct {
 
 // Handler returns a handler for a logger: each record goes to local, and then to
 // the destinations there are at that time, if local takes records of its level.
+// Records that come before the first [Sender.Set] wait for it.
 func (s *Sender) Handler(local slog.Handler) *Handler { return &Handler{sender: s, local: local} }
 
 // Enabled implements slog.Handler.

@@ -6,8 +6,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -20,38 +22,52 @@ func openKernelLog() (io.ReadCloser, error) {
 	return os.OpenFile("/dev/kmsg", os.O_RDONLY|syscall.O_NONBLOCK, 0) // so that Close ends a Read
 }
 
-// followKernel begins or ends to follow the kernel's log. Its caller holds s.mu.
-func (s *Sender) followKernel(follow bool) {
-	switch {
-	case !follow && s.stopKernel != nil:
-		s.stopKernel()
-		s.stopKernel = nil
-	case follow && s.stopKernel == nil:
-		log, err := s.opts.KernelLog()
-		if err != nil {
-			s.local.Warn("the kernel's log cannot be read and is not sent", "error", err)
-			return
-		}
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			s.readKernel(log)
-		}()
-		s.stopKernel = func() {
-			log.Close()
-			<-done
-		}
-	}
+// follower follows the kernel's log.
+type follower struct {
+	log   io.Reader
+	ended chan struct{} // closed when it is to end
+	end   func()        // which may be called again
+	done  chan struct{} // closed when it ended
 }
 
-// readKernel sends the kernel's messages until its log is closed.
-func (s *Sender) readKernel(log io.Reader) {
+// followKernel begins or ends to follow the kernel's log. One that could not be
+// read any more is opened again. Its caller holds s.mu.
+func (s *Sender) followKernel(follow bool) {
+	if f := s.kernel; f != nil && (!follow || over(f.done)) {
+		f.end()
+		<-f.done
+		s.kernel = nil
+	}
+	if !follow || s.kernel != nil {
+		return
+	}
+	log, err := s.opts.KernelLog()
+	if err != nil {
+		s.local.Warn("the kernel's log cannot be read and is not sent", "error", err)
+		return
+	}
+	f := &follower{log: log, ended: make(chan struct{}), done: make(chan struct{})}
+	f.end = sync.OnceFunc(func() {
+		close(f.ended)
+		log.Close()
+	})
+	s.kernel = f
+	go func() {
+		defer close(f.done)
+		defer f.end()
+		s.readKernel(f)
+	}()
+}
+
+// readKernel sends the kernel's messages until its log is closed. While nobody has
+// room for them they stay where they are.
+func (s *Sender) readKernel(f *follower) {
 	buf := make([]byte, maxKernel)
-	for {
-		n, err := log.Read(buf)
+	for s.waitForRoom(f.ended) {
+		n, err := f.log.Read(buf)
 		switch {
 		case errors.Is(err, syscall.EPIPE): // messages were overwritten before they were read
-			s.local.Warn("messages of the kernel are lost: they came faster than they were read")
+			s.local.Warn("messages of the kernel are lost: they came faster than they were sent")
 			continue
 		case errors.Is(err, fs.ErrClosed) || errors.Is(err, io.EOF):
 			return
@@ -65,6 +81,21 @@ func (s *Sender) readKernel(log io.Reader) {
 		}
 		s.seen = m.seq + 1
 		s.send(true, m.fields(time.Now().Add(-sinceBoot())))
+	}
+}
+
+// waitForRoom waits until a destination of the kernel's messages has room for them;
+// false when it was to end before that.
+func (s *Sender) waitForRoom(ended <-chan struct{}) bool {
+	for {
+		if slices.ContainsFunc(s.queues(), func(q *queue) bool { return q.to.Kernel && q.hasRoom() }) {
+			return true
+		}
+		select {
+		case <-s.room:
+		case <-ended:
+			return false
+		}
 	}
 }
 

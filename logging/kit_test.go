@@ -83,6 +83,31 @@ func (n *network) got() []map[string]any {
 	return all
 }
 
+// numbers are the values of "i" of all lines that have one.
+func (n *network) numbers() (all []int) {
+	n.t.Helper()
+	for _, m := range n.got() {
+		if i, ok := m["i"].(float64); ok {
+			all = append(all, int(i))
+		}
+	}
+	return all
+}
+
+// wantUpTo wants 0, 1, ... to have arrived, each once and in order.
+func (n *network) wantUpTo(count int) {
+	n.t.Helper()
+	got := n.numbers()
+	for i := range got {
+		if got[i] != i {
+			n.t.Fatalf("line %d is number %d, of %d that arrived", i, got[i], len(got))
+		}
+	}
+	if len(got) != count {
+		n.t.Fatalf("%d lines arrived, want %d", len(got), count)
+	}
+}
+
 func decode(t *testing.T, line string) map[string]any {
 	t.Helper()
 	var m map[string]any
@@ -93,10 +118,10 @@ func decode(t *testing.T, line string) map[string]any {
 }
 
 // sender is a sender on a network, with a local log of text.
-func (n *network) sender(change func(*logging.Options)) (*logging.Sender, *slog.Logger, *bytes.Buffer) {
+func (n *network) sender(change func(*logging.Options)) (*logging.Sender, *slog.Logger, *locked) {
 	n.t.Helper()
-	local := &bytes.Buffer{}
-	opts := logging.Options{Service: "noded", Dial: n.dial, Local: slog.NewTextHandler(&locked{w: local}, nil)}
+	local := &locked{}
+	opts := logging.Options{Service: "noded", Dial: n.dial, Local: slog.NewTextHandler(local, nil)}
 	if change != nil {
 		change(&opts)
 	}
@@ -104,16 +129,22 @@ func (n *network) sender(change func(*logging.Options)) (*logging.Sender, *slog.
 	return s, slog.New(s.Handler(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelDebug}))), local
 }
 
-// locked is a writer for several goroutines.
+// locked is a buffer for several goroutines.
 type locked struct {
-	mu sync.Mutex
-	w  *bytes.Buffer
+	mu  sync.Mutex
+	buf bytes.Buffer
 }
 
 func (l *locked) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.w.Write(p)
+	return l.buf.Write(p)
+}
+
+func (l *locked) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
 }
 
 func tcp(tags map[string]string) []logging.Destination {

@@ -1,12 +1,14 @@
 package logging
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"log/slog"
 	"maps"
-	"strings"
+	"math"
 	"time"
+	"unicode/utf8"
 )
 
 // MaxLine bounds a line in bytes, its newline included: it fits into a datagram.
@@ -55,18 +57,20 @@ func (f fields) add(group string, a slog.Attr) {
 		return
 	}
 	switch v := value.Any().(type) {
-	case error:
-		f[name] = v.Error()
+	case bool, int64, uint64, string:
+		f[name] = v
+	case []byte:
+		f[name] = string(v)
+	case float64:
+		if f[name] = v; math.IsNaN(v) || math.IsInf(v, 0) { // which JSON does not have
+			f[name] = fmt.Sprint(v)
+		}
 	case time.Duration:
 		f[name] = v.String()
 	case time.Time:
 		f[name] = v.UTC().Format(time.RFC3339Nano)
-	case bool, int64, uint64, string:
-		f[name] = v
-	case float64:
-		f[name] = fmt.Sprint(v) // JSON has neither NaN nor infinity
 	default:
-		f[name] = fmt.Sprint(v) // and no type prints what it hides from fmt
+		f[name] = fmt.Sprint(v) // no type prints what it hides from fmt, which survives a nil error too
 	}
 }
 
@@ -90,37 +94,64 @@ func level(l slog.Level) string {
 	return "error"
 }
 
-// line is the line for a destination, whose tags replace fields of the same name.
-// One that is too long loses all but the fields that each line has and the tags,
-// and the end of its message; it says so.
-func (f fields) line(tags map[string]string) []byte {
+// with adds tags, which replace fields of the same name.
+func (f fields) with(tags map[string]string) fields {
 	all := maps.Clone(f)
 	for name, value := range tags {
 		all[name] = value
 	}
-	text := encode(all)
-	if len(text) <= MaxLine {
+	return all
+}
+
+// line is the line for a destination with these tags.
+func (f fields) line(tags map[string]string) []byte {
+	if text := f.with(tags).encode(); len(text) <= MaxLine {
 		return text
 	}
-	cut := fields{"truncated": true}
+	return f.cut(tags).encode()
+}
+
+// cut leaves of a line that is too long the fields that each line has and the tags,
+// and as much of the message as there is room for; it says so.
+func (f fields) cut(tags map[string]string) fields {
+	short := fields{}
 	for _, name := range []string{fieldMessage, fieldLevel, fieldService, fieldTime} {
 		if v, ok := f[name]; ok {
-			cut[name] = v
+			short[name] = v
 		}
 	}
-	message, _ := cut[fieldMessage].(string)
-	cut[fieldMessage] = strings.ToValidUTF8(message[:min(len(message), MaxLine/8)], "") // escapes make it six times as long
-	for name, value := range tags {
-		cut[name] = value
+	message, _ := short[fieldMessage].(string)
+	short[fieldMessage], short["truncated"] = "", true
+	room := MaxLine - len(short.with(tags).encode())
+	short[fieldMessage] = head(message, room)
+	return short.with(tags)
+}
+
+// head is the beginning of a text that has room in a line.
+func head(text string, room int) string {
+	for i, r := range text {
+		switch {
+		case r < ' ' || r == utf8.RuneError || r == '\u2028' || r == '\u2029':
+			room -= len(`\u0000`)
+		case r == '"' || r == '\\':
+			room -= 2
+		default:
+			room -= utf8.RuneLen(r)
+		}
+		if room < 0 {
+			return text[:i]
+		}
 	}
-	return encode(cut)
+	return text
 }
 
 // encode gives one line with its newline. Names are in the order of the alphabet.
-func encode(f fields) []byte {
-	text, err := json.Marshal(f)
-	if err != nil { // of no type that add lets through
-		text = fmt.Appendf(nil, `{"msg":%q}`, "a log record that is no JSON: "+err.Error())
+func (f fields) encode() []byte {
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(f); err != nil { // of no type that add lets through
+		return fmt.Appendf(nil, `{"msg":%q}`+"\n", "a log record that is no JSON: "+err.Error())
 	}
-	return append(text, '\n')
+	return text.Bytes()
 }

@@ -3,35 +3,44 @@ package logging
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"math/rand/v2"
-	"net"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"time"
 )
 
-// queue is what waits for one destination, and who sends it.
+// queue is what waits for one destination. One without a destination is what waits
+// for the first that there will be.
 type queue struct {
 	to     Destination
 	s      *Sender
 	ctx    context.Context // of the connection
 	cancel context.CancelFunc
-	done   chan struct{} // closed when run returned
+	ending chan struct{} // closed when nothing more comes
+	done   chan struct{} // closed when nobody sends any more
 
-	mu    sync.Mutex
-	lines [][]byte
-	bytes int
-	lost  uint64 // dropped, and not yet said to the destination
-	ended bool
+	mu      sync.Mutex
+	records []record
+	bytes   int
+	lost    int // dropped, and the destination was not told
 
 	wake    chan struct{} // of length 1
-	total   atomic.Uint64 // dropped since the start
 	waiting bool          // of run: a failure was told, and no success since
+}
+
+// record is a line without tags.
+type record struct {
+	fields
+	size   int
+	report bool // of others that were dropped
+}
+
+func newRecord(f fields) record {
+	size := len(f.encode())
+	if size > MaxLine {
+		f, size = f.cut(nil), MaxLine
+	}
+	return record{fields: f, size: size}
 }
 
 // key tells destinations apart.
@@ -40,175 +49,160 @@ func (d Destination) key() string {
 	return fmt.Sprint(d.Kernel, d, string(tags))
 }
 
-func (s *Sender) start(to Destination) *queue {
-	q := &queue{to: to, s: s, done: make(chan struct{}), wake: make(chan struct{}, 1)}
+func (s *Sender) queue(to Destination) *queue {
+	q := &queue{to: to, s: s, ending: make(chan struct{}), done: make(chan struct{}), wake: make(chan struct{}, 1)}
 	q.ctx, q.cancel = context.WithCancel(context.Background())
-	go q.run()
 	return q
 }
 
-// put adds a line, or drops it when there is no room.
-func (q *queue) put(line []byte) {
-	q.mu.Lock()
-	full := len(q.lines) >= q.s.opts.Queue || q.bytes+len(line) > q.s.opts.QueueBytes
-	if full {
-		q.lost++
-		q.total.Add(1)
-	} else if !q.ended {
-		q.lines, q.bytes = append(q.lines, line), q.bytes+len(line)
+// backlog is a queue that keeps what comes before there is a destination.
+func (s *Sender) backlog() *queue {
+	q := s.queue(Destination{})
+	close(q.done)
+	return q
+}
+
+// put adds a record, or drops it when there is no room.
+func (q *queue) put(r record) {
+	if !q.add(r) {
+		q.drop(1, "log records are dropped until their destination takes more")
 	}
-	first := full && q.lost == 1
+	poke(q.wake)
+}
+
+// add reports whether there was room. Once there was none it has to be half empty.
+func (q *queue) add(r record) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.confess()
+	if q.lost > 0 || len(q.records) >= q.s.opts.Queue || q.bytes+r.size > q.s.opts.QueueBytes {
+		return false
+	}
+	q.push(r)
+	return true
+}
+
+// push adds a record. Its caller holds q.mu.
+func (q *queue) push(r record) { q.records, q.bytes = append(q.records, r), q.bytes+r.size }
+
+// drop counts records that the destination does not get, and has the local log say
+// so when that begins, and at the end. Nothing else drops any.
+func (q *queue) drop(n int, text string, more ...any) {
+	q.mu.Lock()
+	first := q.lost == 0 || over(q.ending)
+	q.lost += n
 	q.mu.Unlock()
+	if q.to.Network == "" { // of a backlog it is said to whom it goes
+		return
+	}
+	q.s.dropped.Add(uint64(n))
 	if first {
-		q.s.local.Warn("log records are dropped until their destination takes more", "destination", q.to.String())
-	}
-	q.poke()
-}
-
-func (q *queue) poke() {
-	select {
-	case q.wake <- struct{}{}:
-	default:
+		q.s.local.Warn(text, append(more, "destination", q.to.String())...)
 	}
 }
 
-// take returns the next line, and waits for it. It returns nil at the end. After
-// records were dropped, a line that says how many comes first.
-func (q *queue) take() []byte {
-	for {
-		q.mu.Lock()
-		switch lost := q.lost; {
-		case lost > 0 && len(q.lines) <= q.s.opts.Queue/2 && q.bytes <= q.s.opts.QueueBytes/2:
-			q.lost = 0
-			q.mu.Unlock()
-			return q.report(lost)
-		case len(q.lines) > 0:
-			line := q.lines[0]
-			q.lines[0], q.lines, q.bytes = nil, q.lines[1:], q.bytes-len(line)
-			q.mu.Unlock()
-			return line
-		case q.ended:
-			q.mu.Unlock()
-			return nil
-		}
-		q.mu.Unlock()
-		select {
-		case <-q.wake:
-		case <-q.ctx.Done():
-			return nil
-		}
+// confess adds a record that says how many were dropped, once there is room again.
+// Its caller holds q.mu.
+func (q *queue) confess() {
+	if q.lost == 0 || !q.isHalf() {
+		return
 	}
+	r := slog.NewRecord(time.Now(), slog.LevelWarn, fmt.Sprintf("%d log records were dropped", q.lost), 0)
+	r.AddAttrs(slog.Int("dropped", q.lost))
+	q.lost = 0
+	report := newRecord(fieldsOf(q.s.opts.Service, r, nil, ""))
+	report.report = true
+	q.push(report)
 }
 
-// report is the line that says how many records were dropped.
-func (q *queue) report(lost uint64) []byte {
-	r := slog.NewRecord(time.Now(), slog.LevelWarn, fmt.Sprintf("%d log records were dropped", lost), 0)
-	r.AddAttrs(slog.Uint64("dropped", lost))
-	return fieldsOf(q.s.opts.Service, r, nil, "").line(q.to.Tags)
+// isHalf reports whether the queue is at most half full. Its caller holds q.mu.
+func (q *queue) isHalf() bool {
+	return len(q.records) <= q.s.opts.Queue/2 && q.bytes <= q.s.opts.QueueBytes/2
 }
 
-// end has what waits sent, as long as ctx lasts.
-func (q *queue) end(ctx context.Context) {
+// hasRoom is isHalf for others.
+func (q *queue) hasRoom() bool {
 	q.mu.Lock()
-	q.ended = true
+	defer q.mu.Unlock()
+	return q.isHalf()
+}
+
+// first returns the oldest record, which stays; false when there is none.
+func (q *queue) first() (record, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.confess()
+	if len(q.records) == 0 {
+		return record{}, false
+	}
+	return q.records[0], true
+}
+
+// sent removes the oldest record.
+func (q *queue) sent() {
+	q.mu.Lock()
+	q.bytes -= q.records[0].size
+	q.records[0], q.records = record{}, q.records[1:]
 	q.mu.Unlock()
-	q.poke()
+	poke(q.s.room)
+}
+
+// waits is how many records are not sent.
+func (q *queue) waits() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.records)
+}
+
+// inherit takes what another queue has, from which nobody sends any more.
+func (q *queue) inherit(from *queue) {
+	from.mu.Lock()
+	defer from.mu.Unlock()
+	for _, r := range from.records {
+		q.push(r)
+	}
+	switch {
+	case from.lost == 0:
+	case from.to.Network == "":
+		q.drop(from.lost, "log records were dropped before their destination was known")
+	default:
+		q.lost = from.lost // which was counted
+	}
+}
+
+// stop ends the sending at once.
+func (q *queue) stop() {
+	q.cancel()
+	<-q.done
+}
+
+// end has what waits sent, as long as ctx lasts, and drops the rest. Nothing may
+// come any more.
+func (q *queue) end(ctx context.Context) {
+	close(q.ending)
 	stop := context.AfterFunc(ctx, q.cancel)
 	defer stop()
 	<-q.done
 	q.cancel()
-}
-
-// run sends until the end.
-func (q *queue) run() {
-	defer close(q.done)
-	var conn net.Conn
-	defer func() {
-		if conn != nil {
-			conn.Close()
-		}
-	}()
-	for line := q.take(); line != nil && q.ctx.Err() == nil; line = q.take() {
-		for try := 0; q.ctx.Err() == nil; try++ {
-			var err error
-			old := conn != nil
-			if conn, err = q.write(conn, line); err == nil {
-				break
-			}
-			if q.to.Network == "udp" && (errors.Is(err, syscall.EMSGSIZE) || errors.Is(err, syscall.ECONNREFUSED) && try > 0) {
-				q.total.Add(1)
-				break // nobody takes it there: it is lost, as on the way
-			}
-			if old {
-				continue // it ended since the last line; a new one may be had at once
-			}
-			q.told(err)
-			q.pause(try)
-		}
+	if n := q.waits(); n > 0 {
+		q.drop(n, "log records did not reach their destination", "dropped", n)
 	}
 }
 
-// write sends one line, on the connection that there is or on a new one. After an
-// error there is none.
-func (q *queue) write(conn net.Conn, line []byte) (net.Conn, error) {
-	if conn == nil {
-		var err error
-		if conn, err = q.dial(); err != nil {
-			return nil, err
-		}
-	}
-	if q.to.Network == "udp" {
-		line = line[:len(line)-1]
-	}
-	// Of a stop that comes now, the write hears too.
-	err := conn.SetWriteDeadline(time.Now().Add(q.s.opts.Timeout))
-	stop := context.AfterFunc(q.ctx, func() { conn.Close() })
-	defer stop()
-	if err == nil {
-		_, err = conn.Write(line)
-	}
-	if err != nil {
-		conn.Close()
-		return nil, err
-	}
-	q.told(nil)
-	return conn, nil
-}
-
-func (q *queue) dial() (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(q.ctx, q.s.opts.Timeout)
-	defer cancel()
-	conn, err := q.s.opts.Dial(ctx, q.to.Network, q.to.Address)
-	if err != nil {
-		return nil, err
-	}
-	if q.to.Network == "tcp" {
-		go func() { // who hangs up is noticed, before a line goes into the void
-			_, _ = io.Copy(io.Discard, conn)
-			conn.Close()
-		}()
-	}
-	return conn, nil
-}
-
-// told has the local log say when a destination fails, and when it works again.
-func (q *queue) told(err error) {
-	switch {
-	case err != nil && !q.waiting && q.ctx.Err() == nil:
-		q.s.local.Warn("log records wait for their destination", "destination", q.to.String(), "error", err)
-	case err == nil && q.waiting:
-		q.s.local.Info("log records go to their destination again", "destination", q.to.String())
-	}
-	q.waiting = err != nil
-}
-
-// pause waits before the next try: 0.25 s to 8 s, never the same for two nodes.
-func (q *queue) pause(try int) {
-	d := min(250*time.Millisecond<<min(try, 5), 8*time.Second)
-	timer := time.NewTimer(d/2 + rand.N(d/2))
-	defer timer.Stop()
+// poke wakes who waits for something, now or at the next time.
+func poke(c chan struct{}) {
 	select {
-	case <-timer.C:
-	case <-q.ctx.Done():
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// over reports whether a channel is closed.
+func over(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }

@@ -3,7 +3,9 @@ package logging_test
 import (
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"math"
 	"net"
 	"strings"
 	"testing"
@@ -24,12 +26,14 @@ func TestLines(t *testing.T) {
 		log.Debug("one", "slot", 3, "took", 1500*time.Millisecond, "error", fmt.Errorf("no: %w", io.EOF), "msg", "is not replaced")
 		log.With("a", 1).WithGroup("volume").With("name", "STATE").Warn("two", slog.Group("key", "slot", 1), "ok", true)
 		log.WithGroup("").WithGroup("g").Error("three \x00 \xff \n", "", 1, slog.Group("", "inline", 2.5))
+		log.Info("four", "no number", math.Inf(1), "bytes", []byte("a b"), "nil", (*fs.PathError)(nil), "<&>", error(nil))
 		s.Close(within(t, time.Minute))
 		at := time.Now().UTC().Format(time.RFC3339Nano)
 		want := []map[string]any{
 			{"msg": "one", "talos-level": "debug", "slot": 3.0, "took": "1.5s", "error": "no: EOF"},
 			{"msg": "two", "talos-level": "warn", "a": 1.0, "volume.name": "STATE", "volume.key.slot": 1.0, "volume.ok": true},
-			{"msg": "three \x00 \uFFFD \n", "talos-level": "error", "g": 1.0, "g.inline": "2.5"},
+			{"msg": "three \x00 \uFFFD \n", "talos-level": "error", "g": 1.0, "g.inline": 2.5},
+			{"msg": "four", "talos-level": "info", "no number": "+Inf", "bytes": "a b", "nil": "<nil>", "<&>": "<nil>"},
 		}
 		for _, w := range want {
 			w["talos-time"], w["talos-service"], w["cluster"] = at, "tagged", "c1"
@@ -147,7 +151,7 @@ func TestHangUp(t *testing.T) {
 		s.Set(tcp(nil))
 		for i := range 5 {
 			log.Info("line", "i", i)
-			synctest.Wait()
+			time.Sleep(time.Minute)
 			n.mu.Lock()
 			n.conns[len(n.conns)-1].Close()
 			n.mu.Unlock()
@@ -166,6 +170,7 @@ func TestSet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &network{t: t, down: true}
 		s, log, _ := n.sender(nil)
+		s.Set(nil)
 		log.Info("nobody")
 		s.Set(tcp(nil))
 		log.Info("first")

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cryptctl/cryptctl/config"
+	"github.com/cryptctl/cryptctl/keys"
 	"github.com/cryptctl/cryptctl/volume"
 )
 
@@ -33,13 +34,30 @@ type Applied struct {
 	Status Status `json:"status"` // afterwards
 }
 
-// Apply brings a machine configuration to the node.
+// Apply brings a machine configuration to the node. There is one Apply at a time: it
+// may wait for key servers, and another one is refused meanwhile. One that fails to
+// store the configuration leaves what is in force, and a trial, as they are.
 func (n *Node) Apply(ctx context.Context, text []byte, mode Mode) (*Applied, error) {
-	if !slices.Contains([]Mode{Auto, NoReboot, Staged, Try}, mode) {
+	return n.applyFor(ctx, text, mode, 0)
+}
+
+// applyFor is Apply with a time for a trial; 0 is that of the options.
+func (n *Node) applyFor(ctx context.Context, text []byte, mode Mode, timeout time.Duration) (*Applied, error) {
+	switch {
+	case !slices.Contains([]Mode{Auto, NoReboot, Staged, Try}, mode):
 		return nil, fmt.Errorf("mode %q: must be auto, no-reboot, staged or try", mode)
+	case timeout != 0 && mode != Try, timeout < 0:
+		return nil, fmt.Errorf("a timeout of %s in mode %s: it is how long mode try lasts, such as 1m", timeout, mode)
+	case !n.applying.TryLock():
+		return nil, fmt.Errorf("%w: another apply is in progress, which may wait for a key server; try again after it", ErrPhase)
 	}
-	defer n.begin()()
-	m, err := n.read("the configuration", text)
+	defer n.applying.Unlock()
+	ctx, end, err := n.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	m, err := n.readNew("the configuration", text)
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +65,7 @@ func (n *Node) Apply(ctx context.Context, text []byte, mode Mode) (*Applied, err
 	switch waiting := n.config == nil && (n.blank || n.state != nil); {
 	case n.config != nil:
 		a.Changes = n.diff(n.base(), m)
-		err = n.apply(ctx, m, a)
+		err = n.apply(ctx, m, a, cmp.Or(timeout, n.opts.TryTimeout))
 	case waiting && (mode == Auto || mode == NoReboot):
 		if err = n.install(ctx, text); err != nil {
 			n.phase(Maintenance, err.Error())
@@ -69,7 +87,7 @@ func (n *Node) base() *machine {
 	return n.config
 }
 
-func (n *Node) apply(ctx context.Context, m *machine, a *Applied) error {
+func (n *Node) apply(ctx context.Context, m *machine, a *Applied, timeout time.Duration) error {
 	if a.Mode == Staged {
 		for i, d := range a.Changes {
 			a.Changes[i] = d.staged()
@@ -80,7 +98,7 @@ func (n *Node) apply(ctx context.Context, m *machine, a *Applied) error {
 		return err
 	}
 	if a.Mode == Try {
-		return n.try(ctx, m)
+		return n.try(ctx, m, timeout)
 	}
 	a.Reboot = slices.ContainsFunc(a.Changes, func(d Difference) bool { return d.When == NextBoot })
 	return n.enforce(ctx, m)
@@ -108,14 +126,12 @@ func inTheWay(changes []Difference, mode Mode) error {
 // stage stores a configuration for the next boot. That the headers still have
 // the keys of the one in force is written down first.
 func (n *Node) stage(m *machine) error {
-	n.endTrial()
 	if err := n.store(m); err != nil {
 		return err
 	}
-	for _, name := range append(n.base().names(), stateName) {
-		n.pending(name, m)
-	}
-	return nil
+	err := n.keepTrial()
+	n.pending()
+	return err
 }
 
 // store makes a configuration the one of the next boot.
@@ -141,16 +157,25 @@ func (n *Node) store(m *machine) error {
 
 // enforce stores a configuration and makes it the one in force.
 func (n *Node) enforce(ctx context.Context, m *machine) error {
-	n.endTrial()
 	if err := n.store(m); err != nil {
 		return err
 	}
-	return n.activate(ctx, m, false)
+	return errors.Join(n.keepTrial(), n.activate(ctx, m, false))
 }
 
 // activate gives all open volumes the keys of a configuration, and opens those
 // that it adds. What cannot be done is in the error and the status.
 func (n *Node) activate(ctx context.Context, m *machine, trial bool) error {
+	err := n.rekey(ctx, m, trial, (*volume.Volume).Reconcile)
+	n.openOthers(ctx, m)
+	n.syncOthers(ctx, (*volume.Volume).Reconcile)
+	n.pending()
+	n.settle()
+	return err
+}
+
+// rekey makes a configuration the one in force, and gives all open volumes its keys.
+func (n *Node) rekey(ctx context.Context, m *machine, trial bool, sync reconciler) error {
 	before := n.config
 	n.use(m)
 	for _, name := range n.open() { // what is asked with other keys
@@ -158,11 +183,13 @@ func (n *Node) activate(ctx context.Context, m *machine, trial bool) error {
 	}
 	var errs []error
 	if n.toDo(stateName, before, m) {
-		report, err := n.rekeyState(ctx, m.encryption(stateName), trial, (*volume.Volume).Reconcile)
+		report, err := n.rekeyState(ctx, m.encryption(stateName), trial, sync)
 		if report != nil || err != nil {
 			n.reconciled(stateName, report, err)
 		}
 		errs = append(errs, err)
+	} else if !trial {
+		errs = append(errs, n.noteInStep())
 	}
 	errs = append(errs, n.needSalt(m))
 	former := append(n.files().former(n.read), before)
@@ -171,23 +198,29 @@ func (n *Node) activate(ctx context.Context, m *machine, trial bool) error {
 		if e == nil || v.Spec.Encryption == nil || !n.toDo(name, before, m) {
 			continue
 		}
-		if err := n.before("slots of " + name); err != nil {
-			return err
-		}
-		report, err := v.Rekey(ctx, n.encryptionOf(m, name, former))
-		n.reconciled(name, report, err)
-		if err == nil && v.Locked == nil {
-			err = n.files().record(name, v.Identity)
-		}
-		errs = append(errs, err)
+		errs = append(errs, n.rekeyOther(ctx, v, n.encryptionOf(m, name, former), sync))
 	}
-	n.openOthers(ctx, m)
-	n.syncOthers(ctx, (*volume.Volume).Reconcile)
-	for _, name := range append(m.names(), stateName) {
-		n.pending(name, m)
-	}
-	n.settle()
 	return errors.Join(errs...)
+}
+
+// rekeyOther gives an open volume other than STATE its keys.
+func (n *Node) rekeyOther(ctx context.Context, v *volume.Volume, e *volume.Encryption, sync reconciler) error {
+	name := v.Spec.Name
+	if err := n.before("slots of " + name); err != nil {
+		return err
+	}
+	var report *keys.Report
+	err := v.Reopen(ctx, e)
+	if err == nil {
+		if report, err = sync(v, ctx); err != nil {
+			v.Release()
+		}
+	}
+	n.reconciled(name, report, err)
+	if err == nil && v.Locked == nil {
+		err = n.files().record(name, v.Identity)
+	}
+	return err
 }
 
 // toDo reports whether a volume's slots are to be given the keys of a
@@ -200,7 +233,7 @@ func (n *Node) toDo(name string, before, m *machine) bool {
 	if old == nil || want == nil {
 		return true
 	}
-	if n.inStep[name] == before && sameKeyList(old, want) {
+	if n.inStep[name] == before && len(keyFields(name, before, m)) == 0 {
 		n.inStep[name] = m
 		return false
 	}
@@ -209,86 +242,4 @@ func (n *Node) toDo(name string, before, m *machine) bool {
 	}
 	delete(n.inStep, name)
 	return false
-}
-
-// trial is a configuration that is taken back unless another one comes.
-type trial struct {
-	before *machine
-	timer  *time.Timer
-}
-
-// try makes a configuration the one in force, but not that of the next boot.
-// Its keys are written down, since the headers get them.
-func (n *Node) try(ctx context.Context, m *machine) error {
-	before := n.base()
-	n.endTrial()
-	if err := n.files().keepFormer(m); err != nil {
-		return err
-	}
-	t := &trial{before: before}
-	n.trial = t
-	n.setTrial(true)
-	err := n.activate(ctx, m, true)
-	t.timer = time.AfterFunc(n.opts.TryTimeout, func() {
-		defer n.begin()()
-		if n.trial != t {
-			return // another Apply came first
-		}
-		if err := n.revert(context.Background()); err != nil {
-			n.notice("taking the configuration on trial back: %v", err)
-		}
-	})
-	return err
-}
-
-// revert takes a configuration on trial back. Until the slots have their keys again
-// the status shows the trial.
-func (n *Node) revert(ctx context.Context) error {
-	if n.trial == nil {
-		return nil
-	}
-	before := n.trial.before
-	n.trial.timer.Stop()
-	n.trial = nil
-	defer n.setTrial(false)
-	n.log.Info("the configuration on trial is taken back")
-	return n.activate(ctx, before, false)
-}
-
-// endTrial lets what is on trial stay until another configuration is in force.
-func (n *Node) endTrial() {
-	if n.trial != nil {
-		n.trial.timer.Stop()
-		n.trial = nil
-		n.setTrial(false)
-	}
-}
-
-func (n *Node) setTrial(on bool) {
-	n.view.mu.Lock()
-	n.view.status.Trial = on
-	n.view.mu.Unlock()
-}
-
-// pending shows what a configuration wants of a volume and it has not got.
-func (n *Node) pending(name string, m *machine) {
-	var texts []string
-	for _, d := range n.diff(n.config, m) {
-		if d.Volume == name {
-			d = d.staged()
-			texts = append(texts, fmt.Sprintf("%s (%s)", d.What, d.When))
-		}
-	}
-	v := n.volumeOf(name)
-	if v != nil && (v.Spec.Encryption != nil) != (m.encryption(name) != nil) && len(texts) == 0 {
-		texts = append(texts, encryptedText(m.encryption(name))+" (wipe)")
-	}
-	n.view.volume(name, func(s *VolumeStatus) { s.Pending = texts })
-}
-
-func encryptedText(e *config.Encryption) string {
-	if e == nil {
-		return "to be plain"
-	}
-	return "to be encrypted"
 }

@@ -17,14 +17,21 @@ import (
 // that, and Close ends it. On a running node it tries again what failed, and waits
 // for it; a staged configuration waits for the next start.
 func (n *Node) Boot(ctx context.Context) error {
-	defer n.begin()()
-	if n.trial != nil {
+	ctx, end, err := n.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	if n.trial != nil && !n.trial.over {
 		return fmt.Errorf("%w: a configuration is on trial", ErrPhase)
 	}
 	if n.config != nil {
 		return n.again(ctx)
 	}
-	err := n.boot(ctx)
+	err = n.boot(ctx)
+	if err != nil && errors.Is(context.Cause(ctx), errClosing) {
+		err = fmt.Errorf("%w: %w", errClosing, err)
+	}
 	if err != nil {
 		n.phase(Failed, err.Error())
 	}
@@ -32,13 +39,17 @@ func (n *Node) Boot(ctx context.Context) error {
 }
 
 // again opens what is not open, and gives every header the keys of the
-// configuration in force.
+// configuration in force, which may be one whose trial could not be taken back yet.
 func (n *Node) again(ctx context.Context) error {
 	notes, err := n.readNotes()
 	if err != nil {
 		return err
 	}
-	return errors.Join(n.wipe(ctx, notes), n.activate(ctx, n.config, false))
+	err = n.wipe(ctx, notes)
+	if n.trial != nil {
+		return errors.Join(err, n.revert(ctx))
+	}
+	return errors.Join(err, n.activate(ctx, n.config, false))
 }
 
 func (n *Node) boot(ctx context.Context) error {
@@ -129,6 +140,7 @@ func (n *Node) follow(ctx context.Context, m *machine) {
 	}
 	n.syncState(ctx)
 	n.syncOthers(ctx, (*volume.Volume).ReconcileLocal)
+	n.pending()
 	n.settle()
 	if sealed {
 		run()

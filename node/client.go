@@ -7,17 +7,22 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
+	"syscall"
+	"time"
 
 	"github.com/cryptctl/cryptctl/config"
-	"github.com/cryptctl/cryptctl/mapping"
 )
 
 // Client talks to a node daemon.
 type Client struct {
 	Socket string // default [Socket]
+	// TryTimeout is after how long an Apply in mode Try is taken back; default that of
+	// the daemon.
+	TryTimeout time.Duration
 }
 
 // Status returns the node's status.
@@ -28,7 +33,11 @@ func (c Client) Status(ctx context.Context) (s Status, err error) {
 // Apply brings a machine configuration to the node. What it returns beside an
 // error was done all the same.
 func (c Client) Apply(ctx context.Context, text []byte, mode Mode) (a Applied, err error) {
-	return a, c.call(ctx, http.MethodPost, "/apply?mode="+url.QueryEscape(string(mode)), text, &a)
+	query := url.Values{"mode": {string(mode)}}
+	if c.TryTimeout != 0 {
+		query.Set("timeout", c.TryTimeout.String())
+	}
+	return a, c.call(ctx, http.MethodPost, "/apply?"+query.Encode(), text, &a)
 }
 
 // Reset destroys volumes; see [Node.Reset].
@@ -61,7 +70,7 @@ func (c Client) call(ctx context.Context, method, path string, body []byte, resu
 	}
 	resp, err := (&http.Client{Transport: transport}).Do(req)
 	if err != nil {
-		return fmt.Errorf("the node daemon does not answer on %s: %w", socket, err)
+		return noAnswer(socket, err)
 	}
 	defer resp.Body.Close()
 	var a answer
@@ -79,8 +88,16 @@ func (c Client) call(ctx context.Context, method, path string, body []byte, resu
 	return nil
 }
 
-// isBusy reports whether something is in use.
-func isBusy(err error) bool {
-	var busy *mapping.BusyError
-	return errors.As(err, &busy)
+// noAnswer says why there is none, without what carries the question.
+func noAnswer(socket string, err error) error {
+	if e, ok := errors.AsType[*net.OpError](err); ok {
+		err = e.Err
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("no node daemon answers on %s; start it (cryptctl boot), or name its socket with --socket: %w", socket, err)
+	}
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		err = e.Err
+	}
+	return fmt.Errorf("the node daemon does not answer on %s: %w", socket, err)
 }

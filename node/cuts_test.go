@@ -60,6 +60,9 @@ func flows() []flow {
 			return errors.Join(apply(rotated, node.Staged)(t, r), r.Close(t.Context()), r.Boot(t.Context()))
 		}, rotated, nil},
 		{"trial", old, apply(rotated, node.Try), rotated, nil},
+		{"trial, kept", old, func(t *testing.T, r *rig) error {
+			return errors.Join(apply(rotated, node.Try)(t, r), apply(rotated, node.Auto)(t, r))
+		}, rotated, nil},
 		{"trial, then another", old, func(t *testing.T, r *rig) error {
 			return errors.Join(apply(rotated, node.Try)(t, r), apply(config(k("x0"), k("e0")), node.Auto)(t, r))
 		}, config(k("x0"), k("e0")), nil},

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"slices"
@@ -23,8 +24,8 @@ const (
 type Difference struct {
 	Volume string `json:"volume"`
 	// Fields are the paths of what changes in the document with the volume's
-	// encryption, such as encryption.keys[slot=1]. A volume that is declared or no
-	// longer declared, and is not encrypted, has none.
+	// encryption, such as encryption.keys[slot=1], or TrustedRootsConfig. A volume that
+	// is declared or no longer declared, and is not encrypted, has none.
 	Fields []string `json:"fields,omitempty"`
 	What   string   `json:"what"`
 	When   When     `json:"when"`
@@ -43,6 +44,8 @@ func (d Difference) staged() Difference {
 	}
 	return d
 }
+
+const undeclared = "no longer declared: it stays open until then"
 
 // diff says what changes between two configurations, and when. Only encryption
 // and file systems are looked at. With the TPM's latch closed, keys that have one
@@ -64,13 +67,13 @@ func (n *Node) diff(from, to *machine) (all []Difference) {
 			add(what, when, blockOf(new)...)
 			continue
 		case !stays:
-			add("no longer declared: it stays open until then", NextBoot, blockOf(old)...)
+			add(undeclared, NextBoot, blockOf(old)...)
 			continue
 		case (old == nil) != (new == nil):
 			add(encryptedText(new), Wipe, append(blockOf(old), blockOf(new)...)...)
 		case new != nil:
 			encryptionDiff(old, new, add)
-			if fields := keyFields(old, new); len(fields) > 0 {
+			if fields := keyFields(name, from, to); len(fields) > 0 {
 				what, when := n.changeOf(name, "keys", new)
 				add(what, when, fields...)
 			}
@@ -113,8 +116,11 @@ func encryptionDiff(old, new *config.Encryption, add func(string, When, ...strin
 	}
 }
 
-// keyFields are the paths of keys that are new, gone or others, by slot.
-func keyFields(old, new *config.Encryption) (fields []string) {
+// keyFields are the paths of what changes of the keys that a volume is provided with,
+// which is encrypted by both configurations: the slots with a key that is new, gone
+// or another, and the trusted roots, when a slot that stays is reached by them.
+func keyFields(name string, from, to *machine) (fields []string) {
+	old, new := from.encryption(name), to.encryption(name)
 	keys := func(e *config.Encryption) map[int]config.Key {
 		bySlot := make(map[int]config.Key, len(e.Keys))
 		for _, k := range e.Keys {
@@ -123,14 +129,26 @@ func keyFields(old, new *config.Encryption) (fields []string) {
 		return bySlot
 	}
 	was, is := keys(old), keys(new)
+	rooted := false
 	for slot := range 32 {
 		a, had := was[slot]
 		b, has := is[slot]
 		if had != has || had && !sameKey(a, b) {
 			fields = append(fields, fmt.Sprintf("%s.keys[slot=%d]", new.Path, slot))
+			continue
 		}
+		rooted = rooted || has && hasRoots(name, b)
+	}
+	if rooted && !bytes.Equal(from.TrustedRoots, to.TrustedRoots) {
+		fields = append(fields, "TrustedRootsConfig")
 	}
 	return fields
+}
+
+// hasRoots reports whether a key is had from key servers that the configuration's
+// trusted roots vouch for: not those of STATE, in which the configuration is.
+func hasRoots(name string, k config.Key) bool {
+	return name != stateName && k.KMS != nil && k.KMS.Authorities == nil
 }
 
 func sameKeyList(a, b *config.Encryption) bool {

@@ -28,6 +28,8 @@
 //     node that is up. Its slots are seen to in the background; until then the
 //     volumes' keys stay in memory. What only it opens waits for it, and the node
 //     with it, for the time that a key may take.
+//   - Close waits for none but, for a moment, one that alone opens what a trial has
+//     changed. It ends what the node is doing between two writes.
 //
 // What it does not protect: META is not authenticated. Who can write the disk
 // can remove the recorded identity of STATE, and have STATE wiped.

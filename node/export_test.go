@@ -4,9 +4,17 @@ package node
 // flow as a power cut would.
 func (n *Node) CutBefore(f func(step string) error) { n.cut = f }
 
+// Flow runs f while no flow runs.
+func (n *Node) Flow(f func()) {
+	n.turns.held <- struct{}{}
+	defer func() { <-n.turns.held }()
+	f()
+}
+
 // Abandon ends what goes on in the background, as a power cut does.
 func (n *Node) Abandon() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.interrupt()
+	n.Flow(func() {
+		n.interrupt()
+		n.endTrial()
+	})
 }

@@ -36,7 +36,11 @@ func (n *Node) finishLater() {
 // Finish does what Boot left to the background, and waits for it: for programs that
 // end after the boot. Until then other calls wait, too; the end of ctx ends the wait.
 func (n *Node) Finish(ctx context.Context) {
-	defer n.begin()()
+	ctx, end, err := n.begin(ctx)
+	if err != nil {
+		return // the node is being closed, or there is no time left
+	}
+	defer end()
 	n.finish(ctx)
 }
 
@@ -75,6 +79,16 @@ func (n *Node) noteFinished(report *keys.Report, failed error) error {
 		return err
 	}
 	return n.noteKeys(report, failed, notes, want)
+}
+
+// noteInStep has META follow a STATE whose slots have the keys of the configuration
+// in force already: while those were on trial, META did not.
+func (n *Node) noteInStep() error {
+	report := n.reports[stateName]
+	if report == nil || n.inStep[stateName] != n.config || n.config.encryption(stateName) == nil {
+		return nil // the slots have other keys, or none
+	}
+	return n.noteFinished(report, nil)
 }
 
 // askLater notes that a volume has keys which were not waited for.

@@ -48,8 +48,7 @@ func (n *Node) needs(old *machine, kept []*machine, known map[string]*volume.Ide
 			return false
 		}
 		return !slices.ContainsFunc(kept, func(m *machine) bool {
-			has := m.encryption(e.Volume)
-			return has != nil && sameKeyList(has, &e)
+			return m.encryption(e.Volume) != nil && len(keyFields(e.Volume, old, m)) == 0
 		})
 	})
 }

@@ -19,7 +19,11 @@ import (
 // that, such as a shell for someone to look what failed, calls it first, and does
 // not go on when it fails. Without a TPM there is nothing to close.
 func (n *Node) Latch(ctx context.Context) error {
-	defer n.begin()()
+	_, end, err := n.begin(context.WithoutCancel(ctx))
+	if err != nil {
+		return err
+	}
+	defer end()
 	if err := n.latch(ctx); tpm.ReasonOf(err) != tpm.NoTPM {
 		return err
 	}

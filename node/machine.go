@@ -19,8 +19,14 @@ type machine struct {
 	*config.Config
 }
 
-func parseMachine(name string, text []byte) (*machine, error) {
-	c, err := config.Read(config.Source{Name: name, Data: text})
+// parseMachine reads a configuration: a new one strictly, one that was in force as
+// one that may be older or newer than this version.
+func parseMachine(name string, text []byte, isNew bool) (*machine, error) {
+	read := config.ReadStored
+	if isNew {
+		read = config.Read
+	}
+	c, err := read(config.Source{Name: name, Data: text})
 	if err != nil {
 		return nil, err
 	}

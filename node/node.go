@@ -29,8 +29,8 @@ type Options struct {
 	// when the first boot finds STATE empty.
 	Config []byte
 	Keys   keys.Options // costs, limits, policy and log of all volumes
-	// TryTimeout is after how long an Apply in mode Try is taken back; default one
-	// minute.
+	// TryTimeout is after how long an Apply in mode Try is taken back, unless it
+	// brings a time of its own; default one minute.
 	TryTimeout time.Duration
 	// Accept names volumes that are taken for what they are although they are not
 	// those that were recorded, such as "EPHEMERAL".
@@ -70,8 +70,10 @@ type Node struct {
 	opts Options
 	log  *slog.Logger
 
-	mu      sync.Mutex // held by the flows
-	meta    string     // device of META
+	turns    *turns     // of the flows
+	applying sync.Mutex // held by Apply, from before its turn
+
+	meta    string // device of META
 	uuid    string
 	config  *machine            // in force; nil in maintenance
 	blank   bool                // STATE was proven empty
@@ -123,15 +125,22 @@ func New(opts Options) *Node {
 	}
 	n := &Node{opts: opts, log: opts.Keys.Log, volumes: map[string]*volume.Volume{}, inStep: map[string]*machine{}, reports: map[string]*keys.Report{}}
 	n.asking, n.unlatched, n.interrupt = map[string]bool{}, map[string]*machine{}, func() {}
+	n.turns = newTurns()
 	n.view.status.Phase = Booting
 	return n
 }
 
-// Close takes back what is on trial, unmounts and closes all volumes.
+// Close takes back what is on trial, unmounts and closes all volumes. It ends what
+// the node is doing, such as an Apply that waits for a key server: what is being
+// written is written, and the next Boot sees to the rest.
 func (n *Node) Close(ctx context.Context) error {
-	defer n.begin()()
-	var errs []error
-	errs = append(errs, n.revert(ctx))
+	done, err := n.turns.takeLast(ctx)
+	if err != nil {
+		return err
+	}
+	defer n.end(done)
+	n.interrupt()
+	errs := []error{n.revertLocally(ctx)}
 	for _, name := range mountOrder(n.volumes, true) {
 		errs = append(errs, n.closeVolume(name))
 	}
@@ -164,22 +173,11 @@ func (n *Node) closeVolume(name string) error {
 	n.stopAsking(name)
 	if delete(n.volumes, name); name == stateName {
 		n.state, n.config = nil, nil
+		n.endTrial() // of which nothing can be taken back any more
 		n.salt.Wipe()
 		n.salt = nil
 	}
 	return err
-}
-
-// begin starts a flow; what it returns ends it. Nothing goes on in the background
-// in between.
-func (n *Node) begin() (end func()) {
-	n.mu.Lock()
-	n.interrupt()
-	return func() {
-		n.release()
-		n.finishLater()
-		n.mu.Unlock()
-	}
 }
 
 // release gives up all secrets but those of the configurations in force and before
@@ -217,10 +215,18 @@ func (n *Node) volumeOf(name string) *volume.Volume {
 	return n.volumes[name]
 }
 
-// read reads a configuration, whose secrets live until a flow ends that does not
-// leave it in force.
+// read reads a stored configuration, whose secrets live until a flow ends that does
+// not leave it in force.
 func (n *Node) read(name string, text []byte) (*machine, error) {
-	m, err := parseMachine(name, text)
+	return n.keep(parseMachine(name, text, false))
+}
+
+// readNew is read for a configuration that was not in force yet.
+func (n *Node) readNew(name string, text []byte) (*machine, error) {
+	return n.keep(parseMachine(name, text, true))
+}
+
+func (n *Node) keep(m *machine, err error) (*machine, error) {
 	if err == nil {
 		n.used = append(n.used, m)
 	}
@@ -234,6 +240,9 @@ func (n *Node) opener() *volume.Opener {
 // use makes a configuration the one in force.
 func (n *Node) use(m *machine) {
 	n.config = m
+	for _, mistake := range m.LeftOut {
+		n.notice("a part of the configuration is left out: %v", mistake)
+	}
 	if n.opts.Configured != nil {
 		n.opts.Configured(m.Config)
 	}

@@ -15,7 +15,11 @@ import (
 // EPHEMERAL, or one that the configuration declares. A volume in use is wiped
 // on the next boot; the error then wraps a mapping.BusyError.
 func (n *Node) Reset(ctx context.Context, labels []string) error {
-	defer n.begin()()
+	ctx, end, err := n.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
 	if len(labels) == 0 {
 		return errors.New("no labels: say which volumes are to be wiped")
 	}
@@ -36,7 +40,11 @@ func (n *Node) Reset(ctx context.Context, labels []string) error {
 		}
 	}
 	if err := n.closeFor(labels); err != nil {
-		return fmt.Errorf("%w; what was named is wiped on the next boot", err)
+		err = fmt.Errorf("%w; what was named is wiped on the next boot", err)
+		if n.state == nil { // which is unmounted, and mapped for someone else
+			n.phase(Failed, err.Error())
+		}
+		return err
 	}
 	notes, err := n.readNotes()
 	if err == nil {
@@ -97,10 +105,7 @@ func (n *Node) closeFor(labels []string) error {
 		}
 	}
 	if slices.Contains(labels, stateName) {
-		if err := n.closeVolume(stateName); err != nil {
-			return err
-		}
-		n.endTrial()
+		return n.closeVolume(stateName)
 	}
 	return nil
 }

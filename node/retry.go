@@ -40,9 +40,10 @@ func (n *Node) BootUntilUp(ctx context.Context, b Backoff) error {
 }
 
 // canPass reports whether the same may work later. A PIN that is refused would be
-// refused again, until the TPM locks itself.
+// refused again, until the TPM locks itself; and a node that is closed is not to be
+// opened again.
 func canPass(err error) bool {
-	return !isPINWrong(err) && (errors.Is(err, keys.ErrUnavailable) || errors.Is(err, volume.ErrMissing))
+	return !isPINWrong(err) && !errors.Is(err, errClosing) && (errors.Is(err, keys.ErrUnavailable) || errors.Is(err, volume.ErrMissing))
 }
 
 func isPINWrong(err error) bool {

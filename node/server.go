@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"time"
 
 	"github.com/cryptctl/cryptctl/config"
+	"github.com/cryptctl/cryptctl/mapping"
 	"github.com/cryptctl/cryptctl/secret"
 )
 
@@ -34,7 +36,7 @@ func Listen(path string) (net.Listener, error) {
 // Serve answers [Client] until the listener is closed:
 //
 //	GET  /status                    Status
-//	POST /apply?mode=M  config      Applied
+//	POST /apply?mode=M  config      Applied; in mode try &timeout=D, such as 2m
 //	POST /reset         resetCall   Status
 //	POST /boot                      Status; boots again what failed
 //
@@ -85,11 +87,23 @@ func (n *Node) serveApply(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer text.Wipe()
-	a, err := n.Apply(context.Background(), text.Bytes(), Mode(r.URL.Query().Get("mode")))
+	a, err := n.applyAs(r.URL.Query(), text.Bytes())
 	reply(w, a, err)
 	if err == nil && a.Reboot && a.Mode == Auto {
 		n.reboot()
 	}
+}
+
+// applyAs is Apply as a query says, which goes on when the client leaves.
+func (n *Node) applyAs(query url.Values, text []byte) (*Applied, error) {
+	var timeout time.Duration
+	if lasts := query.Get("timeout"); lasts != "" {
+		var err error
+		if timeout, err = time.ParseDuration(lasts); err != nil {
+			return nil, fmt.Errorf("timeout: %w", err)
+		}
+	}
+	return n.applyFor(context.Background(), text, Mode(query.Get("mode")), timeout)
 }
 
 // resetCall is what reset is asked with.
@@ -118,4 +132,10 @@ func (n *Node) reboot() {
 	if n.opts.Reboot != nil {
 		go n.opts.Reboot()
 	}
+}
+
+// isBusy reports whether something is in use.
+func isBusy(err error) bool {
+	var busy *mapping.BusyError
+	return errors.As(err, &busy)
 }

@@ -61,7 +61,7 @@ func (n *Node) openStateAs(ctx context.Context, spec volume.Spec) (*volume.Volum
 // none, or when it cannot be read, which install reports.
 func (n *Node) given() *machine {
 	if n.opts.Config != nil {
-		if m, err := n.read("the configuration given", n.opts.Config); err == nil {
+		if m, err := n.readNew("the configuration given", n.opts.Config); err == nil {
 			return m
 		}
 	}
@@ -79,7 +79,7 @@ func (n *Node) known(notes *notes) *volume.Identity {
 // install brings a configuration to a node that has none: STATE is made as it
 // says, when it is empty, and the rest follows.
 func (n *Node) install(ctx context.Context, text []byte) error {
-	m, err := n.read("the configuration given", text)
+	m, err := n.readNew("the configuration given", text)
 	if err != nil {
 		return err
 	}
@@ -156,7 +156,6 @@ func (n *Node) makeState(ctx context.Context, e *config.Encryption) error {
 func (n *Node) syncState(ctx context.Context) {
 	report, err := n.rekeyState(ctx, n.config.encryption(stateName), false, (*volume.Volume).ReconcileLocal)
 	n.reconciled(stateName, report, err)
-	n.pending(stateName, n.config)
 }
 
 // rekeyState gives STATE the keys of an encryption. On trial, META goes on

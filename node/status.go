@@ -35,6 +35,7 @@ const (
 	VolumeOpen    VolumePhase = "open"
 	VolumeClosed  VolumePhase = "closed"
 	VolumeWiped   VolumePhase = "wiped"
+	VolumeStaged  VolumePhase = "staged" // the next boot makes or opens it
 )
 
 // VolumeStatus is what is known of one volume.

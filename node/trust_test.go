@@ -1,10 +1,13 @@
 package node_test
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -74,6 +77,86 @@ func TestTrustedRoots(t *testing.T) {
 			if slot.Slot == 5 && slot.Outcome != want {
 				t.Errorf("%s: %+v, want %s", name, slot, want)
 			}
+		}
+	}
+}
+
+// servedOnly is a configuration whose EPHEMERAL only a key server opens.
+func (s *keyServer) servedOnly(t *testing.T) string {
+	t.Helper()
+	text := strings.Replace(config(k("s0"), k("e0")), "static:\n        passphrase: \"e0\"", fmt.Sprintf("kms: {endpoint: %q}", s.endpoint), 1)
+	if !strings.Contains(text, "kms:") {
+		t.Fatal(text)
+	}
+	return text
+}
+
+// TestRootsRemoved: the trusted roots, without which no key server is asked, are taken
+// away, and nothing else changes. That is a change of the keys, and what opens the
+// volume stays until another key does.
+func TestRootsRemoved(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []node.Mode{node.NoReboot, node.Staged} {
+		s, ca := newSecureKeyServer(t)
+		r := newRig(t)
+		r.opts.Machine.KMS.Budget = 2 * time.Second // for what has to succeed
+		r.mustReboot(t)
+		r.apply(t, s.servedOnly(t)+roots(ca), node.Auto)
+		r.wantOpen(t, "STATE", "EPHEMERAL")
+		r.write(t, "EPHEMERAL")
+		r.mustReboot(t) // all slots are in step
+		a := r.apply(t, s.servedOnly(t), mode)
+		want := "EPHEMERAL, TrustedRootsConfig: keys (now)"
+		if mode == node.Staged {
+			want = "EPHEMERAL, TrustedRootsConfig: keys (next boot)"
+		}
+		if got := lines(a); len(got) != 1 || got[0] != want {
+			t.Errorf("%s: changes %q, want %q", mode, got, want)
+		}
+		for range 3 {
+			if mode == node.NoReboot { // it is asked at once
+				r.blocked(t)
+			}
+			mode = node.NoReboot
+			r.mustReboot(t)
+			r.settled(t)
+			r.blocked(t)
+		}
+		r.apply(t, s.servedOnly(t)+roots(ca), node.Auto)
+		r.wantOpen(t, "EPHEMERAL")
+		if r.forgotten(t); !r.has(t, "EPHEMERAL") {
+			t.Error("data lost")
+		}
+	}
+}
+
+// blocked fails unless EPHEMERAL is open, and its only slot said to be one that
+// nobody can check.
+func (r *rig) blocked(t *testing.T) {
+	t.Helper()
+	v := r.volume(t, "EPHEMERAL")
+	if v.Phase != node.VolumeOpen || len(v.Errors) != 1 || !strings.HasPrefix(v.Errors[0], "slot 0: ") || !strings.Contains(v.Errors[0], "certificate") {
+		t.Errorf("%+v", v)
+	}
+}
+
+// TestRootsOfOthers: trusted roots are no part of keys that do not need them.
+func TestRootsOfOthers(t *testing.T) {
+	t.Parallel()
+	_, ca := newSecureKeyServer(t)
+	s := newKeyServer(t)
+	own := strings.ReplaceAll(s.served(config(nil, k("e0"))), "}", fmt.Sprintf(", authorities: %q}", ca))
+	for _, conf := range []string{config(k("s0"), k("e0")), own} {
+		r := running(t, conf)
+		before := r.image(t, "EPHEMERAL")
+		if a := r.apply(t, conf+roots(ca), node.NoReboot); len(a.Changes) > 0 {
+			t.Errorf("changes %q", lines(a))
+		}
+		if !bytes.Equal(before, r.image(t, "EPHEMERAL")) {
+			t.Error("EPHEMERAL was written")
+		}
+		if left, _ := filepath.Glob(filepath.Join(r.dir("STATE"), "cryptctl/former/*")); len(left) > 0 {
+			t.Errorf("former configurations left: %q", left)
 		}
 	}
 }

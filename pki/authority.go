@@ -75,9 +75,6 @@ func ParseAuthority(p Pair) (*Authority, error) {
 	return &Authority{cert, key}, nil
 }
 
-// Certificate returns the authority's certificate, which must not be changed.
-func (a *Authority) Certificate() *x509.Certificate { return a.cert }
-
 // Request says what a certificate is for.
 type Request struct {
 	// Name is the subject's common name: a host, a person, a node's UUID.

@@ -33,11 +33,16 @@ func issue(t testing.TB, a *pki.Authority, r pki.Request) (pki.Pair, *x509.Certi
 	if err != nil {
 		t.Fatal(err)
 	}
+	return p, certificate(t, p)
+}
+
+func certificate(t testing.TB, p pki.Pair) *x509.Certificate {
+	t.Helper()
 	pair, err := p.TLS()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return p, pair.Leaf
+	return pair.Leaf
 }
 
 func server() pki.Request {
@@ -91,16 +96,16 @@ func TestIssue(t *testing.T) {
 	if life := time.Until(s.NotAfter); life > pki.DefaultTTL || life < pki.DefaultTTL-time.Minute {
 		t.Errorf("by default one lives for %s", life)
 	}
-	other, _ := authority(t, "cluster") // of the same name
-	if err := c.CheckSignatureFrom(other.Certificate()); err == nil {
+	_, other := authority(t, "cluster") // of the same name
+	if err := c.CheckSignatureFrom(certificate(t, other)); err == nil {
 		t.Error("another authority vouches for it")
 	}
 }
 
 // TestSerials: 128 random bits, all used.
 func TestSerials(t *testing.T) {
-	a, _ := authority(t, "cluster")
-	seen, longest := map[string]bool{a.Certificate().SerialNumber.String(): true}, 0
+	a, p := authority(t, "cluster")
+	seen, longest := map[string]bool{certificate(t, p).SerialNumber.String(): true}, 0
 	for range 32 {
 		_, c := issue(t, a, client())
 		if n := c.SerialNumber; n.Sign() <= 0 || n.BitLen() > 128 || seen[n.String()] {
@@ -162,10 +167,10 @@ func TestAuthority(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, c := issue(t, again, client(role.Reader))
-	if err := c.CheckSignatureFrom(a.Certificate()); err != nil {
+	if err := c.CheckSignatureFrom(certificate(t, p)); err != nil {
 		t.Error(err)
 	}
-	if c := a.Certificate(); !c.IsCA || !c.MaxPathLenZero || c.KeyUsage != x509.KeyUsageCertSign|x509.KeyUsageCRLSign {
+	if c := certificate(t, p); !c.IsCA || !c.MaxPathLenZero || c.KeyUsage != x509.KeyUsageCertSign|x509.KeyUsageCRLSign {
 		t.Errorf("authority %v, length of path 0 %v, uses %b", c.IsCA, c.MaxPathLenZero, c.KeyUsage)
 	}
 	leaf, _ := issue(t, a, client(role.Admin))
@@ -218,9 +223,6 @@ func TestWrite(t *testing.T) {
 	got := files(t, dir)
 	if len(got) != 2 || got["ca.crt"] != "0644 "+string(p.Cert) || got["ca.key"] != "0600 "+string(p.Key.Bytes()) {
 		t.Errorf("written %v", got)
-	}
-	if err := pki.WriteBundle(filepath.Join(dir, "bundle.crt"), p.Cert); err != nil || files(t, dir)["bundle.crt"] != "0644 "+string(p.Cert) {
-		t.Errorf("the bundle: %v", err)
 	}
 }
 

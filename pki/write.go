@@ -23,9 +23,6 @@ func (p Pair) Write(certPath, keyPath string) error {
 	return nil
 }
 
-// WriteBundle writes certificates to a new file, with mode 0644.
-func WriteBundle(path string, bundle []byte) error { return writeNew(path, bundle, 0o644) }
-
 func absent(path string) error {
 	if _, err := os.Lstat(path); err == nil {
 		return exists(path)

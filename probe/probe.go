@@ -4,15 +4,17 @@
 // A volume is formatted only if [Report.Empty] says so, and that takes three
 // answers:
 //
-//  1. no signature          3. zeros
-//     +---------------+-----------------------+---------------------------------+
-//     | first 4 MiB   | rows of table.go, at  | every byte                      |
-//     | between       | any offset, start or  | 16 KiB at every 1/512, or every |
-//     |               | end, the odd ones of  | byte of an area up to 64 MiB    |
-//     | last 4 MiB    | odd.go                | every byte                      |
-//     +---------------+-----------------------+---------------------------------+
-//  2. package blkid of go-blockdevice, which the node's own system goes by,
-//     is shown the same bytes and names nothing
+//	+---------------+-----------------------+---------------------------------+
+//	|               | 1: no signature       | 3: zeros                        |
+//	+---------------+-----------------------+---------------------------------+
+//	| first 4 MiB   | rows of table.go, at  | every byte                      |
+//	| between       | any offset, start or  | 16 KiB at every 1/512, or every |
+//	|               | end, the odd ones of  | byte of an area up to 64 MiB    |
+//	| last 4 MiB    | odd.go                | every byte                      |
+//	+---------------+-----------------------+---------------------------------+
+//
+// The second is that of package blkid of go-blockdevice, which the node's own
+// system goes by: it is shown the same bytes and names nothing.
 //
 // The zeros are the proof; the signatures give it a name, and reach the copies
 // that formats keep outside of the first and last 4 MiB. Encrypted data without

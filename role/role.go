@@ -6,7 +6,12 @@
 //	os:reader    what changes nothing and shows no secret
 //
 // Each role includes those below it. An organization that is not one of these
-// gives nothing, and neither does none: who is not named may not.
+// gives nothing, Talos' other ones (os:etcd:backup and kin) included, and neither
+// does none: who is not named may not.
+//
+// A node daemon with an API over TLS asks [Access.Of], with machine.features.rbac of
+// its configuration. The key server asks [Of]: it always judges, since there every
+// node has a certificate.
 //
 // This package judges names only. That a certificate is genuine is for whoever
 // verified its chain.
@@ -48,6 +53,24 @@ func Of(organizations []string) Role {
 		}
 	}
 	return None
+}
+
+// Access is how certificates are judged: machine.features.rbac. A configuration that
+// does not say, and the zero value, have it.
+type Access int
+
+// Access of machine.features.rbac true and false.
+const (
+	ByRole       Access = iota // by the organizations
+	Unrestricted               // every genuine certificate may everything, as in Talos
+)
+
+// Of returns what a genuine certificate with these organizations gives.
+func (a Access) Of(organizations []string) Role {
+	if a == Unrestricted {
+		return Admin
+	}
+	return Of(organizations)
 }
 
 // Parse returns the role of a name, with or without the os: in front.

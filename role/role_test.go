@@ -31,6 +31,12 @@ func TestOf(t *testing.T) {
 		if got := role.Of(test.organizations); got != test.want {
 			t.Errorf("%q gives %v, must give %v", test.organizations, got, test.want)
 		}
+		if got := role.Access(0).Of(test.organizations); got != test.want {
+			t.Errorf("%q by role gives %v, must give %v", test.organizations, got, test.want)
+		}
+		if got := role.Unrestricted.Of(test.organizations); got != role.Admin {
+			t.Errorf("%q unrestricted gives %v", test.organizations, got)
+		}
 	}
 }
 

@@ -15,9 +15,8 @@
 // What this does not protect: a debugger or a process of the same user that
 // reads our memory, hibernation images, and the copies that a cipher's key
 // schedule makes in the Go heap, and a key derivation where [Do] cannot erase
-// them. Locking is
-// best effort: where RLIMIT_MEMLOCK is used up the bytes are still wiped and
-// unprintable, and [Bytes.Locked] says so.
+// them. Locking is best effort: where RLIMIT_MEMLOCK is used up the bytes are
+// still wiped and unprintable, and [Bytes.Locked] says so.
 package secret
 
 import (

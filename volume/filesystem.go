@@ -58,7 +58,7 @@ func (v *Volume) judge(found []probe.Finding) (string, error) {
 	for _, f := range found {
 		head := headName(f)
 		switch {
-		case f.Kind == probe.KindMarker: // [ProveEmpty] judges it
+		case f.Kind == probe.KindMarker: // proveEmpty judges it
 		case head != "" && name == "":
 			name = head
 		case head != "" && head != name, isLUKS(f, want):

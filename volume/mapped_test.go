@@ -91,13 +91,13 @@ func TestLocked(t *testing.T) {
 			if r, err := v.Reconcile(t.Context()); r != nil || !errors.Is(err, keys.ErrNoKey) {
 				t.Errorf("Reconcile gives %v, %v", r, err)
 			}
-			if _, err := v.Rekey(t.Context(), changed.Encryption); !errors.Is(err, keys.ErrNoKey) || v.Locked == nil {
+			if _, err := rekey(t, v, changed.Encryption); !errors.Is(err, keys.ErrNoKey) || v.Locked == nil {
 				t.Errorf("Rekey with keys that do not open gives %v", err)
 			}
 			if sum(t, device) != before {
 				t.Error("the partition was changed")
 			}
-			if _, err := v.Rekey(t.Context(), encrypted("one", "two").Encryption); err != nil {
+			if _, err := rekey(t, v, encrypted("one", "two").Encryption); err != nil {
 				t.Fatal(err)
 			}
 			if v.Locked != nil || v.Identity == nil || *v.Identity != *first.Identity || v.Slot != 0 {
@@ -216,7 +216,7 @@ func TestRekey(t *testing.T) {
 				t.Error("reconciled twice")
 			}
 			before := sum(t, device)
-			r, err := v.Rekey(t.Context(), test.to)
+			r, err := rekey(t, v, test.to)
 			if !errors.Is(err, test.err) || (r == nil) != (test.err != nil) {
 				t.Errorf("Rekey gives %+v, %v; want the error %v", r, err, test.err)
 			}
@@ -248,7 +248,7 @@ func TestRekeyStranger(t *testing.T) {
 			luksImage(t, other, layout, "one")
 			write(t, device, 0, head(t, other))
 			before := sum(t, device)
-			if r, err := v.Rekey(t.Context(), encrypted("one", "two").Encryption); r != nil || !errors.Is(err, volume.ErrStranger) {
+			if r, err := rekey(t, v, encrypted("one", "two").Encryption); r != nil || !errors.Is(err, volume.ErrStranger) {
 				t.Errorf("Rekey gives %v, %v", r, err)
 			}
 			if sum(t, device) != before {
@@ -266,7 +266,7 @@ func TestCutInRekey(t *testing.T) {
 	v := open(t, s, device, encrypted("one"))
 	to := encrypted("new").Encryption
 	to.Former = [][]keys.Key{statics("one")}
-	if _, err := v.Rekey(t.Context(), to); err != nil {
+	if _, err := rekey(t, v, to); err != nil {
 		t.Fatal(err)
 	}
 	s = s.Reboot()
@@ -279,4 +279,14 @@ func TestCutInRekey(t *testing.T) {
 		t.Errorf("slots %s", got)
 	}
 	shut(t, again)
+}
+
+// rekey makes the slots of an open volume match other keys, as a node does.
+func rekey(t *testing.T, v *volume.Volume, e *volume.Encryption) (*keys.Report, error) {
+	t.Helper()
+	if err := v.Reopen(t.Context(), e); err != nil {
+		return nil, err
+	}
+	defer v.Release()
+	return v.Reconcile(t.Context())
 }

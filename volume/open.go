@@ -145,7 +145,7 @@ func (v *Volume) format(ctx context.Context) error {
 		return err
 	}
 	defer f.Close()
-	if err := ProveEmpty(f); err != nil {
+	if err := proveEmpty(f); err != nil {
 		return err
 	}
 	if err := v.mayFormat(); err != nil {
@@ -154,7 +154,7 @@ func (v *Volume) format(ctx context.Context) error {
 	e := v.Spec.Encryption
 	key := luks.NewVolumeKey(cmp.Or(e.KeySize/8, luks.DefaultVolumeKeySize))
 	defer key.Wipe()
-	layout := luks.FormatOptions{UUID: luks.NewUUID(), Cipher: e.Cipher, SectorSize: e.SectorSize, Empty: ProveEmpty}
+	layout := luks.FormatOptions{UUID: luks.NewUUID(), Cipher: e.Cipher, SectorSize: e.SectorSize, Empty: proveEmpty}
 	if v.Spec.Filesystem != None {
 		mark, err := freshMark(key, layout.UUID)
 		if err != nil {
@@ -169,9 +169,9 @@ func (v *Volume) format(ctx context.Context) error {
 	return nil
 }
 
-// ProveEmpty is nil for a device that is proven empty; its error wraps
+// proveEmpty is nil for a device that is proven empty; its error wraps
 // [ErrContent] and names what is there.
-func ProveEmpty(dev luks.Device) error {
+func proveEmpty(dev luks.Device) error {
 	err := probe.Prove(dev)
 	var content *probe.NotEmptyError
 	if errors.As(err, &content) {
@@ -258,7 +258,7 @@ func (v *Volume) openPlain(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	err = ProveEmpty(f)
+	err = proveEmpty(f)
 	f.Close()
 	if err == nil {
 		err = v.mayFormat()

@@ -190,7 +190,7 @@ func TestPlainHasNoSlots(t *testing.T) {
 	if r, err := v.Reconcile(t.Context()); r != nil || err == nil {
 		t.Errorf("Reconcile gives %v, %v", r, err)
 	}
-	if r, err := v.Rekey(t.Context(), encrypted("one").Encryption); r != nil || err == nil {
+	if r, err := rekey(t, v, encrypted("one").Encryption); r != nil || err == nil {
 		t.Errorf("Rekey gives %v, %v", r, err)
 	}
 	if sum(t, device) != before {

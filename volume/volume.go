@@ -100,18 +100,8 @@ func (v *Volume) Reconfigure(e *Encryption) error {
 	return v.session.Reconfigure(e.Keys)
 }
 
-// Rekey makes the slots of an open volume match other keys: one of them, or a
-// former one, must open it now.
-func (v *Volume) Rekey(ctx context.Context, e *Encryption) (*keys.Report, error) {
-	if err := v.Reopen(ctx, e); err != nil {
-		return nil, err
-	}
-	defer v.Release()
-	return v.Reconcile(ctx)
-}
-
 // Reopen unlocks an open volume by other keys, or former ones, so that its slots
-// can be reconciled with them.
+// can be reconciled with them. One of these must open it now.
 func (v *Volume) Reopen(ctx context.Context, e *Encryption) error {
 	v.Release()
 	if v.Spec.Encryption == nil {
@@ -175,7 +165,7 @@ func (v *Volume) Close() error {
 }
 
 // Release gives up the keys and the file that an open volume holds in this process.
-// Its slots are not reconciled any more, but for [Volume.Rekey].
+// Its slots are not reconciled any more, but after [Volume.Reopen].
 func (v *Volume) Release() {
 	if v.session != nil {
 		v.session.Close()

@@ -2,10 +2,9 @@ package main
 
 import (
 	"bytes"
-	"errors"
+	"context"
 	"fmt"
 	"io"
-	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -21,23 +20,26 @@ func configCommand() *cobra.Command {
 }
 
 // readSource reads a machine configuration; "-" is stdin. The caller wipes the
-// text. The error is of type [config.Errors].
-func readSource(path string) (name string, text *secret.Bytes, err error) {
+// text. The error is of type [config.Errors], unless the context is done.
+func readSource(ctx context.Context, path string) (name string, text *secret.Bytes, err error) {
 	in := &document.Report{Name: path}
 	if path == "-" {
 		in.Name = "stdin"
 	}
-	text, ok := document.ReadFile(in, path, document.MaxSource)
-	if !ok {
-		return in.Name, nil, in.Sorted()
-	}
-	return in.Name, text, nil
+	text, err = awaitInput(ctx, func() (*secret.Bytes, error) {
+		text, ok := document.ReadFile(in, path, document.MaxSource)
+		if !ok {
+			return nil, in.Sorted()
+		}
+		return text, nil
+	}, path)
+	return in.Name, text, err
 }
 
 // readStream reads the documents of a machine configuration; "-" is stdin. The
-// error is of type [config.Errors].
-func readStream(path string) (*document.Stream, error) {
-	name, text, err := readSource(path)
+// error is of type [config.Errors], unless the context is done.
+func readStream(ctx context.Context, path string) (*document.Stream, error) {
+	name, text, err := readSource(ctx, path)
 	if err != nil {
 		return nil, err
 	}
@@ -45,43 +47,10 @@ func readStream(path string) (*document.Stream, error) {
 	return document.Read(name, bytes.Clone(text.Bytes())) // which keeps it
 }
 
-// checkConfig reads sources as one machine configuration: what concerns
-// encryption strictly, and all documents as what they are for those who change
-// them. The error is of type [config.Errors] and has every mistake once.
-func checkConfig(sources ...config.Source) (*config.Config, error) {
-	var all config.Errors
-	c, err := config.Read(sources...)
-	errors.As(err, &all)
-	order := make(map[string]int)
-	for i, s := range slices.Backward(sources) {
-		order[s.Name] = i
-		var more config.Errors
-		_, err := document.Read(s.Name, bytes.Clone(s.Data))
-		errors.As(err, &more)
-		for _, e := range more {
-			if !slices.ContainsFunc(all, func(o *config.Error) bool { return o.Position == e.Position && o.Problem == e.Problem }) {
-				all = append(all, e)
-			}
-		}
-	}
-	if len(all) == 0 {
-		return c, nil
-	}
-	if c != nil {
-		c.Wipe()
-	}
-	slices.SortStableFunc(all, func(a, b *config.Error) int {
-		if d := order[a.File] - order[b.File]; d != 0 {
-			return d
-		}
-		return a.Line - b.Line
-	})
-	return nil, all
-}
-
-// checkText is checkConfig for one text whose reading is all that is asked for.
+// checkText checks one text as config validate does. The error is of type
+// [config.Errors].
 func checkText(name string, text []byte) error {
-	c, err := checkConfig(config.Source{Name: name, Data: text})
+	c, err := config.Read(config.Source{Name: name, Data: text})
 	if err != nil {
 		return err
 	}

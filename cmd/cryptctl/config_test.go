@@ -1,12 +1,16 @@
 package main
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -79,7 +83,7 @@ func TestPrivateDir(t *testing.T) {
 	good := t.TempDir()
 	file := filepath.Join(good, "file")
 	write(t, file, "")
-	dir, err := privateDir("", ".", filepath.Join(good, "none"), file, good)
+	dir, err := privateDir(file, "", ".", filepath.Join(good, "none"), file, good)
 	if err != nil || filepath.Dir(dir) != good {
 		t.Fatalf("made %q, %v", dir, err)
 	}
@@ -88,6 +92,84 @@ func TestPrivateDir(t *testing.T) {
 	}
 	if dir, err := privateDir(file); err == nil {
 		t.Errorf("made %s below a file", dir)
+	}
+}
+
+// TestPrivateDirOfOthers: a directory that someone else could put another in the
+// place of is passed over, also below one that is.
+func TestPrivateDirOfOthers(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	last := t.TempDir()
+	for _, tt := range []struct {
+		name  string
+		uid   int
+		mode  os.FileMode
+		taken bool
+	}{
+		{"ours", 0, 0o755, true},
+		{"nobody's", nobody, 0o700, false},
+		{"nobody's, sticky", nobody, 0o777 | os.ModeSticky, false},
+		{"a group's", 0, 0o770, false},
+		{"everyone's", 0, 0o707, false},
+		{"sticky", 0, 0o777 | os.ModeSticky, true},
+	} {
+		above := t.TempDir()
+		for _, parent := range []string{above, filepath.Join(above, "below"), filepath.Join(last, tt.name)} {
+			if err := errors.Join(os.MkdirAll(filepath.Join(above, "below"), 0o700), os.Chown(above, tt.uid, 0), os.Chmod(above, tt.mode)); err != nil {
+				t.Fatal(err)
+			}
+			if filepath.Dir(parent) == last {
+				if err := os.Symlink(above, parent); err != nil {
+					t.Fatal(err)
+				}
+			}
+			dir, err := privateDir(last, parent)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := filepath.Dir(dir); got != map[bool]string{true: above, false: last}[tt.taken] && (!tt.taken || got != filepath.Join(above, "below")) {
+				t.Errorf("%s: for %s it is in %s", tt.name, parent, got)
+			}
+		}
+	}
+}
+
+// TestInterruptedReading: a command that waits for stdin ends with the first
+// signal.
+func TestInterruptedReading(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "m.yaml"), "machine: {}\n")
+	for _, args := range [][]string{
+		{"config", "show", "-"},
+		{"config", "validate", "-f", "-"},
+		{"config", "diff", "m.yaml", "-"},
+		{"config", "patch", "-", "-p", "{}"},
+		{"config", "patch", "m.yaml", "-p", "@-"},
+	} {
+		cmd := exec.Command("cryptctl", args...)
+		cmd.Dir, cmd.Env = dir, append(os.Environ(), "GORACE=atexit_sleep_ms=0")
+		var stderr strings.Builder
+		cmd.Stderr = &stderr
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		// More than a pipe holds: when it is written, it is read.
+		if _, err := in.Write(bytes.Repeat([]byte("#\n"), 256<<10)); err != nil {
+			t.Errorf("%v: %v", args, err)
+		}
+		kill := time.AfterFunc(patience, func() { cmd.Process.Kill() })
+		cmd.Process.Signal(syscall.SIGTERM)
+		cmd.Wait()
+		kill.Stop()
+		if got := cmd.ProcessState.ExitCode(); got != exitFailure || stderr.String() != "cryptctl: interrupted before it was done\n" {
+			t.Errorf("%v: exit code %d, %q", args, got, stderr.String())
+		}
 	}
 }
 

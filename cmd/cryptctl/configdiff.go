@@ -27,8 +27,8 @@ func configDiffCommand() *cobra.Command {
 		Short: "Show the differences between two machine configurations",
 		Long: `Compares two machine configurations by document and path. The order of fields and
 documents, comments and styles are no difference. Entries of lists are found by
-their name, such as slot or interface, where they have one. One of the files can
-be - for stdin.
+their name, such as slot or interface, where they have one; a new order of them is
+a difference, but not of keys, which have slots. One of the files can be - for stdin.
 
 Of a secret that changed it is shown that it did; --show-secrets shows both.`,
 		Args: args("OLD", "NEW"),
@@ -40,11 +40,11 @@ Of a secret that changed it is shown that it did; --show-secrets shows both.`,
 		if err := oneStdin(given...); err != nil {
 			return err
 		}
-		old, err := readStream(given[0])
+		old, err := readStream(cmd.Context(), given[0])
 		if err != nil {
 			return err
 		}
-		now, err := readStream(given[1])
+		now, err := readStream(cmd.Context(), given[1])
 		if err != nil {
 			return err
 		}

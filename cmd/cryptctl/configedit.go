@@ -31,8 +31,9 @@ func configEditCommand() *cobra.Command {
 		Use:   "edit FILE",
 		Short: "Edit a machine configuration, and save it only when it is valid",
 		Long: `Opens a copy of the file in the editor that TALOS_EDITOR names, else EDITOR, else
-vi, and checks what was saved as config validate does. The file is replaced in one
-step, with its mode and owner, and the differences are shown without secrets.
+vi, and checks what was saved as config validate does. The editor can be a command
+with all that the shell knows; the path of the copy follows it. The file is replaced
+in one step, with its mode and owner, and the differences are shown without secrets.
 
   unchanged or empty   nothing is written or applied
   not valid            the editor opens again, with the mistakes on top as comments,
@@ -42,8 +43,9 @@ step, with its mode and owner, and the differences are shown without secrets.
                        edited is kept where the message says
 
 The copy has secrets. It is in a directory that only its owner can enter, in
-XDG_RUNTIME_DIR or /dev/shm where there is one (memory), else beside FILE, and goes
-with all that the editor leaves there, also when a signal ends the command.
+XDG_RUNTIME_DIR or /dev/shm where there is one (memory) that no other user could
+replace, else beside FILE, and goes with all that the editor leaves there, also when
+a signal ends the command.
 
 With --apply what was saved is brought to the running node, as apply does. FILE is
 what is edited then too: the node daemon shows nobody what it has.`,
@@ -65,7 +67,7 @@ func (e *editing) run(cmd *cobra.Command, path string) error {
 	if path == "-" {
 		return usageError("a file is edited, not stdin; see cryptctl config patch")
 	}
-	_, old, err := readSource(path)
+	_, old, err := readSource(cmd.Context(), path)
 	if err != nil {
 		return err
 	}
@@ -79,8 +81,9 @@ func (e *editing) run(cmd *cobra.Command, path string) error {
 		return nil
 	}
 	defer now.Wipe()
-	if err := writeEdited(cmd, path, old, now); err != nil || !e.apply {
-		return err
+	writeEdited(cmd, path, old, now)
+	if !e.apply {
+		return nil
 	}
 	// The key that interrupts was the editor's.
 	a, err := e.client.Apply(context.WithoutCancel(cmd.Context()), now.Bytes(), node.Mode(e.mode))
@@ -100,6 +103,8 @@ func editFile(path string, old *secret.Bytes) (now *secret.Bytes, err error) {
 	defer func() { err = errors.Join(err, e.close()) }()
 	now, err = editUntilValid(e, path, old)
 	switch {
+	case err != nil && e.keep:
+		return nil, fmt.Errorf("%w\n%s was not changed; what was edited is kept in %s", err, path, e.path)
 	case err != nil:
 		return nil, fmt.Errorf("%w\n%s was not changed", err, path)
 	case now == nil:
@@ -184,7 +189,7 @@ func withoutHeader(text []byte, header string) []byte {
 
 // saveEdited replaces the file, if it still is what was edited.
 func saveEdited(path string, old, now *secret.Bytes) error {
-	_, there, err := readSource(path)
+	_, there, err := readSource(context.Background(), path) // the key that interrupts was the editor's
 	if err != nil {
 		return err
 	}
@@ -199,19 +204,27 @@ func saveEdited(path string, old, now *secret.Bytes) error {
 	return replaceFile(path, now.Bytes(), mode)
 }
 
-func writeEdited(cmd *cobra.Command, path string, old, now *secret.Bytes) error {
+// writeEdited says that a file was changed, and how. It is saved then, so that
+// differences that cannot be shown are no failure.
+func writeEdited(cmd *cobra.Command, path string, old, now *secret.Bytes) {
 	fmt.Fprintf(cmd.OutOrStdout(), "%s was changed\n", path)
 	before, err := document.Read(path, bytes.Clone(old.Bytes()))
 	if err != nil {
-		return nil // it was not valid, so that nothing can be compared
+		return // it was not valid, so that nothing can be compared
 	}
+	rows, err := editRows(path, before, now)
+	if err == nil {
+		err = writeChanges(cmd.OutOrStdout(), rows)
+	}
+	if err != nil {
+		fmt.Fprintf(cmd.ErrOrStderr(), "note: the differences are not shown: %v\n", err)
+	}
+}
+
+func editRows(path string, before *document.Stream, now *secret.Bytes) ([]changeRow, error) {
 	after, err := document.Read(path, bytes.Clone(now.Bytes()))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	rows, err := changeRows(before, after, false)
-	if err != nil {
-		return err
-	}
-	return writeChanges(cmd.OutOrStdout(), rows)
+	return changeRows(before, after, false)
 }

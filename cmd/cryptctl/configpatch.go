@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 
@@ -33,16 +34,16 @@ A patch is given itself, or as @FILE (@- is stdin). A list is a patch of RFC 690
 in JSON or YAML, for a configuration of one document; everything else is a
 strategic merge patch of one or more documents, with $patch: delete. Keys of an
 encryption merge by slot, and "- slot: 1" with $patch: delete removes one. Patches
-with secrets belong into files: everyone on the machine sees arguments.
+with secrets belong in files: everyone on the machine sees arguments.
 
 Either all patches apply, or nothing is written and each mistake is named. What no
 patch touches keeps its bytes, its order and its comments. The result is checked as
 config validate does before it is written.
 
 With -o FILE the result goes to that file, whole and with mode 0600, secrets
-included; it may be the one that was read. Without it, and with -o -, it goes to
-stdout without secrets and comments, into a pipe as to a terminal, unless
---show-secrets is given.
+included; it may be the one that was read, which keeps its owner. Without it, and
+with -o -, it goes to stdout without secrets and comments, into a pipe as to a
+terminal, unless --show-secrets is given.
 
 --talos merges exactly as Talos 1.13 does, with its losses, and does not check the
 result, as talosctl does not.`,
@@ -73,8 +74,11 @@ func (p *patching) run(cmd *cobra.Command, file string) error {
 	if err != nil {
 		return err
 	}
+	if err := cmd.Context().Err(); err != nil {
+		return err
+	}
 	if p.to != "-" {
-		return replaceFile(p.to, out.Bytes(), 0o600)
+		return p.write(file, out.Bytes())
 	}
 	if !*p.secrets {
 		fmt.Fprintln(cmd.ErrOrStderr(), "note: shown without secrets and comments; -o FILE writes all of it, --show-secrets shows it")
@@ -82,12 +86,25 @@ func (p *patching) run(cmd *cobra.Command, file string) error {
 	return showStream(cmd.OutOrStdout(), out, *p.secrets)
 }
 
+// write writes the result. It has the owner of what was there only if that is
+// the file that was patched: anyone can have put a file into a shared directory.
+func (p *patching) write(file string, result []byte) error {
+	target, old, err := replaced(p.to)
+	if err != nil {
+		return err
+	}
+	if in, err := os.Stat(file); err != nil || old != nil && !os.SameFile(in, old) {
+		old = nil
+	}
+	return putFile(p.to, target, result, 0o600, old)
+}
+
 func (p *patching) apply(cmd *cobra.Command, file string) (*document.Stream, error) {
-	s, err := readStream(file)
+	s, err := readStream(cmd.Context(), file)
 	if err != nil {
 		return nil, err
 	}
-	patches, err := patch.Arguments(p.patches...)
+	patches, err := awaitInput(cmd.Context(), func() ([]*patch.Patch, error) { return patch.Arguments(p.patches...) }, p.patches...)
 	if err != nil {
 		return nil, err
 	}

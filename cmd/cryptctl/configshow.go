@@ -10,7 +10,7 @@ func configShowCommand() *cobra.Command {
 		Long: `Prints all documents of a machine configuration in their order, with [secret] in
 the place of each secret: passphrases, passwords, tokens, private keys. Comments
 are left out too, since a field that was commented out is one. Such an output is
-for people: a configuration with [secret] as a passphrase is refused.
+for people: a configuration with [secret] in it is refused.
 
 With --show-secrets the file is printed as it is, byte for byte.`,
 		Args: func(cmd *cobra.Command, given []string) error {
@@ -20,7 +20,7 @@ With --show-secrets the file is printed as it is, byte for byte.`,
 			return args("FILE")(cmd, given)
 		},
 	}
-	cmd.Flags().StringVarP(&file, "file", "f", "", "machine configuration `FILE`; - is stdin")
+	configFlag(cmd, &file, "machine configuration `FILE`; - is stdin")
 	secrets := secretsFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, given []string) error {
 		switch {
@@ -31,7 +31,7 @@ With --show-secrets the file is printed as it is, byte for byte.`,
 		case len(given) > 0:
 			file = given[0]
 		}
-		s, err := readStream(file)
+		s, err := readStream(cmd.Context(), file)
 		if err != nil {
 			return err
 		}

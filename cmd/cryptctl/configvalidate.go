@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"text/tabwriter"
@@ -33,7 +34,7 @@ func keyRows(c *config.Config) []keyRow {
 func configValidateCommand() *cobra.Command {
 	var files []string
 	cmd := &cobra.Command{
-		Use:   "validate --file FILE",
+		Use:   "validate [FILE...]",
 		Short: "Check a machine configuration",
 		Long: `Reads the files as one machine configuration and reports every mistake, with
 file, line, field, the rule and the fix. What concerns disk encryption is read
@@ -41,18 +42,19 @@ strictly: an unknown field is a mistake. Of all other documents the form is
 checked: YAML, no field twice, no document twice, apiVersion and kind.
 
 Shows the keys of all volumes when there is none.`,
-		Args: args(),
+		Args: cobra.ArbitraryArgs,
 	}
 	cmd.Flags().StringArrayVarP(&files, "file", "f", nil, "machine configuration `FILE` (repeatable; - is stdin)")
 	asJSON := jsonFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = func(cmd *cobra.Command, given []string) error {
+		files = append(files, given...)
 		if len(files) == 0 {
-			return usageError("--file says which machine configuration to check")
+			return usageError("FILE is missing; see %s --help", cmd.CommandPath())
 		}
 		if err := oneStdin(files...); err != nil {
 			return err
 		}
-		c, err := checkFiles(files)
+		c, err := checkFiles(cmd.Context(), files)
 		if err != nil {
 			return err
 		}
@@ -70,21 +72,24 @@ Shows the keys of all volumes when there is none.`,
 	return cmd
 }
 
-// checkFiles is checkConfig for files; those that cannot be read are mistakes
-// beside the others.
-func checkFiles(paths []string) (*config.Config, error) {
+// checkFiles reads files as one configuration; those that cannot be read are
+// mistakes beside the others.
+func checkFiles(ctx context.Context, paths []string) (*config.Config, error) {
 	var sources []config.Source
 	var all config.Errors
 	for _, path := range paths {
-		name, text, err := readSource(path)
-		if err != nil {
-			all = append(all, err.(config.Errors)...)
+		name, text, err := readSource(ctx, path)
+		var unread config.Errors
+		if errors.As(err, &unread) {
+			all = append(all, unread...)
 			continue
+		} else if err != nil {
+			return nil, err
 		}
 		defer text.Wipe()
 		sources = append(sources, config.Source{Name: name, Data: text.Bytes()})
 	}
-	c, err := checkConfig(sources...)
+	c, err := config.Read(sources...)
 	if len(all) == 0 {
 		return c, err
 	}

@@ -22,12 +22,12 @@ func defaultCost() costFlags { return costFlags{kind: "argon2id", hash: "sha256"
 func (c *costFlags) flags(cmd *cobra.Command) {
 	*c = defaultCost()
 	f := cmd.Flags()
-	f.StringVar(&c.kind, "pbkdf", c.kind, "key derivation of new slots: argon2id, argon2i or pbkdf2")
-	f.StringVar(&c.hash, "hash", c.hash, "hash of pbkdf2")
+	f.StringVar(&c.kind, "pbkdf", c.kind, "key derivation `NAME` of new slots: argon2id, argon2i or pbkdf2")
+	f.StringVar(&c.hash, "hash", c.hash, "hash `NAME` of pbkdf2")
 	f.Uint32Var(&c.memory, "pbkdf-memory", 0, "memory of argon2 in `KiB` (default: fits --iter-time, at most 1 GiB and half of what is available)")
-	f.Uint32Var(&c.iterations, "pbkdf-force-iterations", 0, "passes of argon2 or iterations of pbkdf2, instead of fitting --iter-time")
-	f.Uint32Var(&c.parallel, "pbkdf-parallel", 0, "lanes of argon2 (default: the processors, at most 4)")
-	f.Uint32Var(&c.iterTime, "iter-time", c.iterTime, "what one try of a passphrase shall take here, in `ms`")
+	f.Uint32Var(&c.iterations, "pbkdf-force-iterations", 0, "`COUNT` of passes of argon2 or iterations of pbkdf2, instead of fitting --iter-time")
+	f.Uint32Var(&c.parallel, "pbkdf-parallel", 0, "`COUNT` of lanes of argon2 (default: the processors, at most 4)")
+	f.Uint32Var(&c.iterTime, "iter-time", c.iterTime, "how long one passphrase attempt should take on this machine, in `ms`")
 }
 
 // forced reports whether everything was given outright.

@@ -25,6 +25,9 @@ func diskCreateCommand() *cobra.Command {
 		Example: "  cryptctl disk create node.img --size 1G --partition META=1M --partition STATE=100M --partition EPHEMERAL=rest",
 		Args:    args("FILE"),
 		RunE: func(cmd *cobra.Command, a []string) error {
+			if size == "" {
+				return usageError("--size is missing: 512M, 2G")
+			}
 			n, err := disk.ParseSize(size)
 			if err != nil {
 				return usageError("--size: %w", err)

@@ -49,13 +49,14 @@ and in blocks spread over the rest. Anything else is refused with exit code 6.`,
 	f.StringVar(&o.layout.UUID, "uuid", "", "`UUID` of the volume (default random)")
 	f.StringVar(&o.layout.Label, "label", "", "`LABEL` of the volume")
 	f.StringVar(&o.layout.Subsystem, "subsystem", "", "subsystem `LABEL`")
-	f.StringVar(&o.layout.Cipher, "cipher", "", "data cipher (default aes-xts-plain64, or what the configuration says)")
+	f.StringVar(&o.layout.Cipher, "cipher", "", "data `CIPHER` (default aes-xts-plain64, or what the configuration says)")
 	f.IntVar(&o.keySize, "key-size", 0, "size of the volume key in `bits` (default 512; 256 for adiantum)")
 	f.IntVar(&o.layout.SectorSize, "sector-size", 0, "encryption sector in `bytes` (default 4096 where it fits)")
 	f.StringVar(&o.metadataSize, "metadata-size", "64K", "`SIZE` of one header copy, 16K to 4M")
 	f.StringVar(&o.dataOffset, "data-offset", "", "where the data begins, in `BYTES` (default 16M; 0 with --header)")
 	f.StringVar(&o.volumeKey, "volume-key-file", "", "`FILE` with the volume key (default random)")
-	f.IntVar(&o.slot, "slot", 0, "keyslot of the passphrase when there is no configuration")
+	f.IntVar(&o.slot, "slot", 0, "keyslot `N` of the passphrase when there is no configuration")
+	cmd.PreRunE = func(*cobra.Command, []string) error { return o.oneStdin(o.volumeKey) }
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, a []string) error {
 		if err := o.resolve(); err != nil {
@@ -106,7 +107,7 @@ func (o *formatFlags) run(cmd *cobra.Command, path string) (*luks.Header, error)
 	if err != nil {
 		return nil, err
 	}
-	key, err := o.newVolumeKey()
+	key, err := o.newVolumeKey(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +186,7 @@ func (o *formatFlags) wantedKeys(ctx context.Context) (want []keys.Key, name str
 		if o.keyFile != "" {
 			return nil, "", nil, usageError("--key-file is for a volume without a configuration; here --file says which keys it gets")
 		}
-		w, err := o.load()
+		w, err := o.load(ctx)
 		if err != nil {
 			return nil, "", nil, err
 		}
@@ -208,7 +209,7 @@ func (o *formatFlags) newPassphrase(ctx context.Context) (*secret.Bytes, error) 
 	if isAsked(o.keyFile) {
 		return askNew(ctx, noKey)
 	}
-	return readKey(o.keyFile)
+	return readKey(ctx, o.keyFile)
 }
 
 // follow takes the layout from the configuration; a flag that says something
@@ -225,9 +226,9 @@ func (o *formatFlags) follow(enc config.Encryption) error {
 	return nil
 }
 
-func (o *formatFlags) newVolumeKey() (*luks.VolumeKey, error) {
+func (o *formatFlags) newVolumeKey(ctx context.Context) (*luks.VolumeKey, error) {
 	if o.volumeKey != "" {
-		key, err := readKey(o.volumeKey)
+		key, err := readKey(ctx, o.volumeKey)
 		if err != nil {
 			return nil, err
 		}

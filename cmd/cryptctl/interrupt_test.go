@@ -123,7 +123,7 @@ func interrupted(t *testing.T, dir, image string, sig unix.Signal, after time.Du
 	outcome = whichKeys(t, image, sig == unix.SIGKILL)
 	switch code := cmd.ProcessState.ExitCode(); {
 	case code == exitOK && outcome == "new keys":
-	case code == exitFailure && stderr.String() == "cryptctl: interrupted; the header is as it was or as it was to be\n":
+	case code == exitFailure && stderr.String() == "cryptctl: interrupted; the header has either its old content or the complete new one\n":
 	case code == -1 && sig == unix.SIGKILL:
 	case code == -1 && outcome == "old keys": // before the handler was there
 	default:

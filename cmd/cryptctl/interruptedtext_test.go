@@ -11,15 +11,18 @@ import (
 // one.
 func TestInterruptedText(t *testing.T) {
 	t.Parallel()
-	for line, header := range map[string]bool{
-		"sync": true, "key add": true, "header restore": true, "erase": true,
-		"kms init": false, "kms node approve": false, "pki cert": false, "config patch": false,
+	const header, other = "interrupted; the header has either its old content or the complete new one", "interrupted before it was done"
+	const daemon = "interrupted; what the node did is not known: see cryptctl status"
+	for line, want := range map[string]string{
+		"sync": header, "key add": header, "header restore": header, "erase": header, "format": header,
+		"kms init": other, "kms node approve": other, "pki cert": other, "config patch": other, "meta set": other,
+		"status": other, "boot": other, "close": other, "apply": daemon, "reset": daemon,
 	} {
 		cmd, _, err := root().Find(strings.Fields(line))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := interruptedText(cmd); strings.Contains(got, "the header is as it was") != header || !strings.HasPrefix(got, "interrupted") {
+		if got := interruptedText(cmd); got != want {
 			t.Errorf("%s: %q", line, got)
 		}
 	}

@@ -51,16 +51,14 @@ func (n *newKey) flags(cmd *cobra.Command) {
 	n.target.flags(cmd)
 	n.keySource.flags(cmd)
 	n.costFlags.flags(cmd)
+	cmd.PreRunE = func(*cobra.Command, []string) error { return n.oneStdin(n.newFile) }
 	cmd.Flags().StringVar(&n.newFile, "new-key-file", "", "`FILE` with the new passphrase, every byte of it; - is stdin")
-	cmd.Flags().StringVar(&n.priority, "priority", "", "when the slot is tried: prefer, normal or ignore")
+	cmd.Flags().StringVar(&n.priority, "priority", "", "`WHEN` the slot is tried: prefer, normal or ignore")
 }
 
 // change unlocks the volume, seals the new passphrase and commits.
 func (n *newKey) change(cmd *cobra.Command, path string, change func(*luks.Header, *luks.SealedKey) []luks.Change) (slot int, err error) {
 	ctx := withProgress(cmd.Context())
-	if n.keyFile == "-" && n.newFile == "-" {
-		return 0, usageError("--key-file and --new-key-file cannot both be stdin")
-	}
 	priority, err := parsePriority(n.priority)
 	if err != nil {
 		return 0, err
@@ -89,6 +87,9 @@ func (n *newKey) change(cmd *cobra.Command, path string, change func(*luks.Heade
 		return 0, err
 	}
 	sealed.Priority = priority
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
 	if _, err := h.Commit(change(h, sealed)...); err != nil {
 		return 0, fmt.Errorf("%s: %w", v.name, err)
 	}
@@ -99,7 +100,7 @@ func (n *newKey) newPassphrase(ctx context.Context) (*secret.Bytes, error) {
 	if isAsked(n.newFile) {
 		return askNew(ctx, "no new passphrase was given: use --new-key-file")
 	}
-	return readKey(n.newFile)
+	return readKey(ctx, n.newFile)
 }
 
 // unlock opens the volume with the configuration or a passphrase; slots says
@@ -114,7 +115,7 @@ func (k *keySource) unlock(ctx context.Context, h *luks.Header, slots []int) (*l
 		return nil, err
 	}
 	if configured {
-		w, err := k.load()
+		w, err := k.load(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -155,7 +156,7 @@ sync leaves it alone unless it is told to prune.`,
 		Args: args("DEVICE"),
 	}
 	n.flags(cmd)
-	cmd.Flags().IntVar(&n.slot, "slot", luks.AnySlot, "slot to use (default: the lowest free one)")
+	slotFlag(cmd, &n.slot, luks.AnySlot, "slot `N` to use (default: the lowest free one)")
 	cmd.RunE = func(cmd *cobra.Command, a []string) error {
 		slot, err := n.change(cmd, a[0], func(_ *luks.Header, s *luks.SealedKey) []luks.Change {
 			return []luks.Change{luks.AddKeyslot(n.slot, s, nil)}
@@ -178,7 +179,7 @@ a power cut the slot opens with the old passphrase or with the new one.`,
 		Args: args("DEVICE"),
 	}
 	n.flags(cmd)
-	cmd.Flags().IntVar(&n.slot, "slot", -1, "slot to replace")
+	slotFlag(cmd, &n.slot, -1, "slot `N` to replace")
 	cmd.RunE = func(cmd *cobra.Command, a []string) error {
 		if n.slot < 0 {
 			return usageError("--slot says which slot to replace")
@@ -212,7 +213,7 @@ removed. To make a volume unreadable for good, use erase.`,
 	}
 	t.flags(cmd)
 	k.flags(cmd)
-	cmd.Flags().IntVar(&slot, "slot", -1, "slot to remove")
+	slotFlag(cmd, &slot, -1, "slot `N` to remove")
 	cmd.RunE = func(cmd *cobra.Command, a []string) error {
 		if slot < 0 {
 			return usageError("--slot says which slot to remove")
@@ -255,6 +256,9 @@ func (k *keySource) removeSlot(ctx context.Context, h *luks.Header, slot int) er
 	defer key.Wipe()
 	// The slot that was seen to open must still be there when the other goes.
 	changes := append([]luks.Change{luks.ExpectKeyslot(key.Slot())}, keys.RemoveSlot(h, slot)...)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	_, err = h.Commit(changes...)
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -63,7 +64,15 @@ func (k *keySource) configFlags(cmd *cobra.Command) {
 	k.tpm.flags(cmd)
 	k.pin.flag(cmd)
 	k.kms.flags(cmd)
-	f.StringVar(&k.salt, "state-salt", "", "`FILE` encryption-salt.yaml of STATE, for keys with lockToState")
+	f.StringVar(&k.salt, "state-salt", "", "the encryption-salt.yaml `FILE` from STATE, for keys with lockToState")
+	cmd.PreRunE = func(*cobra.Command, []string) error { return k.oneStdin() }
+}
+
+// oneStdin refuses a command line that wants more than one thing from stdin. The
+// other files are those of the command.
+func (k *keySource) oneStdin(others ...string) error {
+	secrets := unasked(append(others, k.keyFile, k.pin.file)...)
+	return oneStdin(append(secrets, k.files...)...)
 }
 
 // limits returns what a header may make us spend.
@@ -89,14 +98,14 @@ type wanted struct {
 }
 
 // load reads the configuration and turns its entries into providers.
-func (k *keySource) load() (*wanted, error) {
+func (k *keySource) load(ctx context.Context) (*wanted, error) {
 	if len(k.files) == 0 {
 		return nil, usageError("a machine configuration is needed: --file FILE --volume NAME")
 	}
 	if k.volume == "" {
 		return nil, usageError("--volume says which volume of the configuration is meant, such as STATE")
 	}
-	c, err := config.ReadFiles(k.files...)
+	c, err := awaitInput(ctx, func() (*config.Config, error) { return config.ReadFiles(k.files...) }, k.files...)
 	if err != nil {
 		return nil, err
 	}
@@ -119,6 +128,9 @@ func (k *keySource) load() (*wanted, error) {
 		w.free()
 		return nil, err
 	}
+	if k.volume != "STATE" { // which is opened before the configuration is there
+		m.TrustedRoots = c.TrustedRoots
+	}
 	w.keys = m.Keys(enc.Keys)
 	return w, nil
 }
@@ -137,19 +149,17 @@ func (k *keySource) machine(salt *secret.Bytes) (provide.Machine, error) {
 
 // readKey reads a passphrase from a file, or from stdin for "-". Every byte
 // counts, as in cryptsetup: a newline at the end is part of it.
-func readKey(path string) (*secret.Bytes, error) {
-	if path == "-" {
-		return nonEmpty(secret.Read(os.Stdin, maxKeyFile))("stdin")
-	}
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
+func readKey(ctx context.Context, path string) (*secret.Bytes, error) {
+	p, err := readInput(ctx, path, maxKeyFile)
+	switch {
+	case path == "-":
+		return nonEmpty(p, err)("stdin")
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("key file %s does not exist", path)
-	}
-	if err != nil {
+	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("key file: %w", err)
 	}
-	defer f.Close()
-	return nonEmpty(secret.Read(f, maxKeyFile))(path)
+	return nonEmpty(p, err)(path)
 }
 
 func nonEmpty(p *secret.Bytes, err error) func(string) (*secret.Bytes, error) {
@@ -188,6 +198,9 @@ func isAsked(keyFile string) bool {
 	return keyFile == "" || keyFile == "-" && term.IsTerminal(int(os.Stdin.Fd()))
 }
 
+// unasked returns the files whose content is not asked for on the terminal.
+func unasked(keyFiles ...string) []string { return slices.DeleteFunc(keyFiles, isAsked) }
+
 // noKey is what a command without any key says.
 const noKey = "no key was given: use --key-file, or --file and --volume"
 
@@ -215,7 +228,7 @@ func (k *keySource) passphrase(ctx context.Context) (*secret.Bytes, error) {
 	if isAsked(k.keyFile) {
 		return ask(ctx, "Passphrase: ", noKey)
 	}
-	return readKey(k.keyFile)
+	return readKey(ctx, k.keyFile)
 }
 
 // configured reports whether the keys come from a configuration. One that would

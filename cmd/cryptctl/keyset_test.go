@@ -52,7 +52,7 @@ func TestFreeWhileAsked(t *testing.T) {
 	}
 	k := keySource{files: []string{filepath.Join(dir, "machine.yaml")}, volume: "STATE"}
 	for range 20 {
-		w, err := k.load()
+		w, err := k.load(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -63,7 +63,7 @@ func TestAdoptAsks(t *testing.T) {
 	s.types("adopt\n")
 	s.expect("audit is adopted: record 4 says what was wrong")
 	s.ends(0)
-	if rep, err := audit.Verify(log); err != nil || rep.Records != 4 {
+	if rep, err := audit.Verify(t.Context(), log); err != nil || rep.Records != 4 {
 		t.Errorf("%+v, %v", rep, err)
 	}
 	files, err := os.ReadDir(log)

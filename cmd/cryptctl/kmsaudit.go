@@ -82,7 +82,7 @@ Exit code 1: the log is not what was written.`,
 // verifyLocal checks a log in a directory, or files of one. An error is about the
 // reading, not about what was found.
 func verifyLocal(ctx context.Context, dir string, archive bool, heads []audit.Head) (kmsVerdict, error) {
-	check := audit.VerifyContext
+	check := audit.Verify
 	if archive {
 		check = audit.VerifyArchive
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/cryptctl/cryptctl/kms/kek"
 	"github.com/cryptctl/cryptctl/kms/policy"
+	"github.com/cryptctl/cryptctl/luks"
 	"github.com/cryptctl/cryptctl/pki"
 	"github.com/cryptctl/cryptctl/role"
 	"github.com/cryptctl/cryptctl/secret"
@@ -51,20 +52,16 @@ the least.
 
 A directory that is there and not empty is left alone. The configuration comes
 last: one without kms.yaml is not complete.`,
-		Args: func(cmd *cobra.Command, given []string) error {
-			if len(given) > 1 {
-				return args("")(cmd, given)
-			}
-			return nil
-		},
+		Args: maybe("DIRECTORY"),
 	}
+	named := dirFlag(cmd)
 	cmd.Flags().StringSliceVar(&hosts, "host", nil, "`NAMES` and addresses that nodes call the server by, besides localhost; default the host's name")
-	cmd.Flags().StringVar(&enrol, "enrol", string(policy.AllowList), "what becomes of nodes that are not known: `allow-list` has an operator approve each, open lets in whoever seals first")
+	cmd.Flags().StringVar(&enrol, "enrol", string(policy.AllowList), "`MODE` for nodes that are not known: allow-list has an operator approve each, open lets in whoever seals first")
 	cmd.Flags().StringVar(&passphrase, "passphrase-file", "", "`FILE` with the passphrase that opens the keyset, in the place of kek.key; - asks for one on the terminal, then and at each start")
 	cmd.RunE = func(cmd *cobra.Command, given []string) error {
-		dir := kmsDir
-		if len(given) > 0 {
-			dir = given[0]
+		dir, err := named(given)
+		if err != nil {
+			return err
 		}
 		if err := (policy.Rules{Enrol: policy.Enrolment(enrol)}).Check(); err != nil {
 			return usageError("--%w", err)
@@ -82,12 +79,27 @@ last: one without kms.yaml is not complete.`,
 			return err
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), `%s is ready. Next:
-  keep %s somewhere else: who has it can issue certificates
+  move %s off this machine: whoever has it can issue certificates
   cryptctl kms serve %s
 `, dir, filepath.Join(dir, "ca.key"), dir)
 		return nil
 	}
 	return cmd
+}
+
+// dirFlag adds --dir to a command that takes the directory as an argument, too, and
+// returns what says which it is.
+func dirFlag(cmd *cobra.Command) func(given []string) (string, error) {
+	dir := cmd.Flags().String("dir", kmsDir, "`DIRECTORY` of the key server, as the argument says it")
+	return func(given []string) (string, error) {
+		switch {
+		case len(given) == 0:
+			return *dir, nil
+		case cmd.Flags().Changed("dir"):
+			return "", usageError("%q and --dir both name a directory; give one of them", given[0])
+		}
+		return given[0], nil
+	}
 }
 
 // newKMS is what a new directory depends on.
@@ -118,7 +130,7 @@ func newKeysetSecret(ctx context.Context, passphrase string) (s newSecret, err e
 		if path, err = filepath.Abs(passphrase); err != nil {
 			return s, err
 		}
-		s.Passphrase, err = readKey(path)
+		s.Passphrase, err = readKey(ctx, path)
 		s.setting = fmt.Sprintf("passphrase_file: %q", path)
 	}
 	if err != nil || s.Passphrase == nil {
@@ -191,7 +203,7 @@ func kmsInit(ctx context.Context, dir string, n newKMS) (err error) {
 	if err := moveUp(tmp, dir, kmsConfigName); err != nil {
 		return err
 	}
-	return errors.Join(syncDir(dir), syncDir(filepath.Dir(filepath.Clean(dir))))
+	return errors.Join(luks.SyncDir(dir), luks.SyncDir(filepath.Dir(filepath.Clean(dir))))
 }
 
 // mustBeEmpty refuses a directory that has anything but one file, and but what a file
@@ -224,7 +236,7 @@ func moveUp(from, to, last string) error {
 			return err
 		}
 	}
-	if err := syncDir(to); err != nil {
+	if err := luks.SyncDir(to); err != nil {
 		return err
 	}
 	return move(last)
@@ -268,7 +280,7 @@ func fillKMS(ctx context.Context, dir string, n newKMS) error {
 	}
 	return errors.Join(
 		writeSynced(in(kmsConfigName), fmt.Appendf(nil, kmsConfigText, n.enrol, n.opens.setting)),
-		syncDir(dir))
+		luks.SyncDir(dir))
 }
 
 func writeSynced(path string, content []byte) error {
@@ -278,12 +290,4 @@ func writeSynced(path string, content []byte) error {
 	}
 	_, err = f.Write(content)
 	return errors.Join(err, f.Sync(), f.Close())
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -150,11 +150,11 @@ func (s keysetSecret) wipe() {
 func (k *kmsKEK) secret(ctx context.Context) (s keysetSecret, err error) {
 	switch {
 	case k.KeyFile != nil:
-		if s.KeyFile, err = readKey(*k.KeyFile); err != nil {
+		if s.KeyFile, err = readKey(ctx, *k.KeyFile); err != nil {
 			err = fmt.Errorf("%w; it opens the keyset %s: put it back from where it was kept apart from that (kek.key_file)", err, *k.Keyset)
 		}
 	case k.PassphraseFile != nil:
-		if s.Passphrase, err = readKey(*k.PassphraseFile); err != nil {
+		if s.Passphrase, err = readKey(ctx, *k.PassphraseFile); err != nil {
 			err = fmt.Errorf("%w; it opens the keyset %s (kek.passphrase_file)", err, *k.Keyset)
 		}
 	default:

@@ -21,11 +21,14 @@ type kmsLogging struct {
 
 // destinations reads what the file says.
 func (l *kmsLogging) destinations() ([]logging.Destination, error) {
+	if err := logging.CheckNumber(len(l.Destinations)); err != nil {
+		return nil, fmt.Errorf("logging.destinations: %w", err)
+	}
 	var all []logging.Destination
 	for i, d := range l.Destinations {
 		at := fmt.Sprintf("logging.destinations[%d]", i)
-		if d.Format != "json_lines" {
-			return nil, fmt.Errorf("%s.format: is not json_lines, the only format there is", at)
+		if err := logging.CheckFormat(d.Format); err != nil {
+			return nil, fmt.Errorf("%s.format: %w", at, err)
 		}
 		network, address, err := logging.ParseEndpoint(d.Endpoint)
 		if err != nil {
@@ -39,15 +42,21 @@ func (l *kmsLogging) destinations() ([]logging.Destination, error) {
 	return all, nil
 }
 
-// startLog has the server's log sent to its destinations, too. It never waits for
-// one; at the end what is left is sent for a moment.
+// startLog has the server's log sent to its destinations, too.
 func (k *kmsServer) startLog(local slog.Handler) {
-	s := logging.NewSender(logging.Options{Service: "cryptctl-kms", Local: local})
+	s, log, end := remoteLog("cryptctl-kms", local)
 	s.Set(k.config.logs)
-	k.log = slog.New(s.Handler(local))
-	k.closes = append(k.closes, func() {
+	k.log = log
+	k.closes = append(k.closes, end)
+}
+
+// remoteLog is a log whose records go to the sender's destinations, too. It never
+// waits for one; at the end what is left is sent for a moment.
+func remoteLog(service string, local slog.Handler) (s *logging.Sender, log *slog.Logger, end func()) {
+	s = logging.NewSender(logging.Options{Service: service, Local: local})
+	return s, slog.New(s.Handler(local)), func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
 		s.Close(ctx)
-	})
+	}
 }

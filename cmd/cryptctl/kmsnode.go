@@ -153,11 +153,13 @@ func changed(cmd *cobra.Command, n *wire.Node, err error) error {
 		return err
 	}
 	v, more := newKMSNode(n), ""
-	if v.Expires != nil {
-		more += " until " + v.expiresText()
-	}
-	if n.GetState() == wire.NodeState_NODE_STATE_APPROVED {
-		more += ", " + v.Holds.String()
+	switch approved := n.GetState() == wire.NodeState_NODE_STATE_APPROVED; {
+	case approved && v.Expires != nil:
+		more = " until " + v.expiresText() + ", " + v.Holds.String()
+	case approved:
+		more = ", " + v.Holds.String()
+	case v.Expires != nil:
+		more = "; its approval ends " + v.expiresText()
 	}
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), "node %s is %s%s\n", plain(v.Node), v.State, more)
 	return err
@@ -250,7 +252,7 @@ retire --kek). Needs the role admin.`,
 func kmsNodePurge(k *kmsTarget) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "purge",
-		Short: "Take away nodes that wait for approval since long",
+		Short: "Remove nodes that have waited too long for approval",
 		Long: `Takes away the nodes that asked for the first time before a time, wait for approval
 and never had a key, as if they had never asked: names that somebody made up take up
 the room for those that wait. Whoever of them is a node asks again. Needs the role

@@ -153,7 +153,7 @@ else changes the policy at the same time, nothing is changed. Needs the role adm
 		Args: maybe("NODE"),
 	}
 	p.flags(cmd)
-	enrol := cmd.Flags().String("enrol", "", "what becomes of nodes that are not known: `allow-list` has an operator approve each, open lets in whoever seals first")
+	enrol := cmd.Flags().String("enrol", "", "`MODE` for nodes that are not known: allow-list has an operator approve each, open lets in whoever seals first")
 	inherit := cmd.Flags().Bool("inherit", false, "take the node's own policy away, so that the default applies")
 	reason := reasonFlag(cmd)
 	again := confirmFlag(cmd, "NUMBER")

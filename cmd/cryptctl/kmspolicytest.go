@@ -36,7 +36,7 @@ since its start cannot be judged if networks decide, and is shown as such.`,
 	}
 	t.flags(cmd)
 	cmd.Flags().StringVar(&t.address, "address", "", "`ADDRESS` that the node would call from")
-	cmd.Flags().StringVar(&t.operation, "operation", string(policy.Unseal), "what it would ask for: `unseal` or seal")
+	cmd.Flags().StringVar(&t.operation, "operation", string(policy.Unseal), "`OPERATION` that it would ask for: unseal or seal")
 	cmd.Flags().StringVar(&t.at, "at", "", "`TIME` of the request: 2026-12-31T12:00:00Z, or from now: 72h (default now)")
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, given []string) error {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cryptctl/cryptctl/luks"
 	"github.com/cryptctl/cryptctl/pki"
 	"github.com/cryptctl/cryptctl/role"
 )
@@ -129,17 +130,12 @@ func (r *kmsRenewal) run(out io.Writer, server bool) error {
 
 // firstCertificate reads the certificate of a file, which its issuers may follow.
 func firstCertificate(path string) (*x509.Certificate, error) {
-	f, err := os.Open(path)
+	text, err := readPEM(path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxPEM))
-	if err != nil {
-		return nil, err
-	}
-	defer clear(text) // a key may be in it
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+	defer text.Wipe()
+	for block, rest := pem.Decode(text.Bytes()); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type == "CERTIFICATE" {
 			c, err := x509.ParseCertificate(block.Bytes)
 			if err != nil {
@@ -193,7 +189,7 @@ func replacePair(p pki.Pair, certificate, key string) error {
 		return err
 	}
 	defer newCert.drop()
-	return errors.Join(swap(newKey, newCert), syncDir(filepath.Dir(newKey.target)), syncDir(filepath.Dir(newCert.target)))
+	return errors.Join(swap(newKey, newCert), luks.SyncDir(filepath.Dir(newKey.target)), luks.SyncDir(filepath.Dir(newCert.target)))
 }
 
 // swap replaces two files, or neither.
@@ -214,45 +210,18 @@ func swap(first, second staged) error {
 	return nil
 }
 
-// staged is a file that will take another's place.
-type staged struct{ temporary, target string }
-
 // stage writes and syncs content beside the file that a path leads to, whose owner
 // it gets, and whose mode unless the file is new.
-func stage(path string, content []byte, mode fs.FileMode) (s staged, err error) {
-	s.target, err = filepath.EvalSymlinks(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		s.target = path
-	} else if err != nil {
-		return s, err
-	}
-	old, err := os.Lstat(s.target)
-	switch {
-	case err == nil && !old.Mode().IsRegular():
-		return s, fmt.Errorf("%s is no file that could be replaced", path)
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return s, err
-	}
-	f, err := os.CreateTemp(filepath.Dir(s.target), ".cryptctl-*")
+func stage(path string, content []byte, mode fs.FileMode) (staged, error) {
+	target, old, err := replaced(path)
 	if err != nil {
-		return s, err
+		return staged{}, err
 	}
-	s.temporary = f.Name()
-	_, err = f.Write(content)
 	if old != nil {
 		mode = 0o600 | old.Mode().Perm()&(mode|0o040) // a group may have been given the key
-		keepOwner(f, old)
 	}
-	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
-		s.drop()
-		return s, fmt.Errorf("write %s: %w", path, err)
-	}
-	return s, nil
+	return stageFile(path, target, content, mode, old)
 }
-
-func (s staged) put() error { return os.Rename(s.temporary, s.target) }
-
-func (s staged) drop() { os.Remove(s.temporary) }
 
 // soon is how long before its end an operator is told of a certificate's, if it
 // lives long: of a short life it is the last quarter.

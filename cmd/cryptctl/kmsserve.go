@@ -39,23 +39,23 @@ An etcd or a Vault that is not there does not keep it from starting: nodes are t
 to try later, and /readyz and the log say what is missing, until it is there. A
 keyset file that is not that of the store keeps it from starting (with etcd: from
 sealing); docs/kms.md, "The keyset is lost", says what to do.`,
-		Args: func(cmd *cobra.Command, given []string) error {
-			if len(given) > 1 {
-				return args("")(cmd, given)
-			}
-			return nil
-		},
+		Args: maybe("DIRECTORY"),
 	}
+	named := dirFlag(cmd)
 	cmd.Flags().StringVar(&path, "config", "", "configuration `FILE`; default "+kmsConfigName+" in the directory")
 	cmd.Flags().StringVar(&lost, "lost-kek", "", "go on without this `VERSION` of the key-encryption key, of which no copy is left: the keys that it wraps, and what nodes sealed with them, are lost")
 	cmd.Flags().BoolVar(&plaintext, "plaintext-exposes-keys", false, "serve nodes without TLS: whoever is on the way reads their disk keys")
 	cmd.Flags().BoolVar(&hiding, "oracle-hiding", false, "answer unseals that are refused with random bytes, as the reference server does: a node cannot tell a freeze from a changed key, and may give up its slot; limits are still told, and show that a node is known")
 	cmd.RunE = func(cmd *cobra.Command, given []string) error {
-		if path != "" && len(given) > 0 {
+		if path != "" && (len(given) > 0 || cmd.Flags().Changed("dir")) {
 			return usageError("a directory and --config exclude each other; see %s --help", cmd.CommandPath())
 		}
+		dir, err := named(given)
+		if err != nil {
+			return err
+		}
 		if path == "" {
-			path = filepath.Join(append(given, kmsDir)[0], kmsConfigName)
+			path = filepath.Join(dir, kmsConfigName)
 		}
 		config, err := readKMSConfig(path)
 		if err != nil {
@@ -120,7 +120,7 @@ func (k *kmsServer) open(ctx context.Context) (err error) {
 		return fmt.Errorf("key-encryption key: %w", err)
 	}
 	k.closes = append(k.closes, free)
-	reference, err := k.reference()
+	reference, err := k.reference(ctx)
 	if err != nil {
 		return err
 	}
@@ -155,11 +155,11 @@ func (k *kmsServer) openStore() error {
 
 // reference is the key of a reference server whose blobs are imported, nil for
 // none.
-func (k *kmsServer) reference() (*blob.Reference, error) {
+func (k *kmsServer) reference(ctx context.Context) (*blob.Reference, error) {
 	if k.config.ImportReferenceKey == "" {
 		return nil, nil
 	}
-	key, err := readKey(k.config.ImportReferenceKey)
+	key, err := readKey(ctx, k.config.ImportReferenceKey)
 	if err != nil {
 		return nil, fmt.Errorf("import_reference_key: %w", err)
 	}

@@ -100,10 +100,12 @@ func interruptedText(cmd *cobra.Command) string {
 		cmd = cmd.Parent()
 	}
 	switch cmd.Name() {
-	case "kms", "pki", "config", "tpm", "meta", "disk": // they write no header
+	case "kms", "pki", "config", "tpm", "meta", "disk", "status", "boot", "close": // they write no header, or many
 		return "interrupted before it was done"
+	case "apply", "reset":
+		return "interrupted; what the node did is not known: see cryptctl status"
 	}
-	return "interrupted; the header is as it was or as it was to be"
+	return "interrupted; the header has either its old content or the complete new one"
 }
 
 func root() *cobra.Command {

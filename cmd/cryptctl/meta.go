@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -244,7 +245,7 @@ reads.`,
 		if err != nil {
 			return err
 		}
-		value, err := readValue(from, tag)
+		value, err := readValue(cmd.Context(), from, tag)
 		if err != nil {
 			return err
 		}
@@ -257,6 +258,9 @@ reads.`,
 		if err := m.Set(tag, value.Bytes()); err != nil {
 			return fmt.Errorf("%s: %w", v.name, err)
 		}
+		if err := cmd.Context().Err(); err != nil {
+			return err
+		}
 		if err := m.Commit(); err != nil {
 			return fmt.Errorf("%s: %w", v.name, err)
 		}
@@ -267,22 +271,15 @@ reads.`,
 }
 
 // readValue reads a value and checks one that a node must be able to read.
-func readValue(path string, tag meta.Tag) (*secret.Bytes, error) {
+func readValue(ctx context.Context, path string, tag meta.Tag) (*secret.Bytes, error) {
 	if path == "" {
 		return nil, usageError("--value-file says where the value is; - is stdin")
 	}
-	in := io.Reader(os.Stdin)
-	if path != "-" {
-		f, err := os.Open(path)
-		if err != nil {
-			return nil, fmt.Errorf("value: %w", err)
-		}
-		defer f.Close()
-		in = f
-	}
-	value, err := secret.Read(in, meta.Capacity)
-	if err != nil {
+	value, err := readInput(ctx, path, meta.Capacity)
+	if errors.Is(err, secret.ErrTooLong) {
 		return nil, fmt.Errorf("read the value from %s: %w", path, err)
+	} else if err != nil {
+		return nil, fmt.Errorf("value: %w", err)
 	}
 	if tag != meta.StateEncryptionConfig {
 		return value, nil

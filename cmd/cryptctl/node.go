@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cryptctl/cryptctl/config"
 	"github.com/cryptctl/cryptctl/luks/kdf"
 	"github.com/cryptctl/cryptctl/node"
 	"github.com/cryptctl/cryptctl/provide"
@@ -65,21 +66,27 @@ effect now, on the next boot, or need a wipe. Modes:
   auto       at once; what needs a reboot brings one about
   no-reboot  at once, or nothing is done, and the fields in the way are named
   staged     on the next boot
-  try        at once, and taken back after a minute unless another apply follows
+  try        at once, and taken back unless another apply follows within --timeout
 
 A node in maintenance takes its first configuration with auto: STATE is made as
 it says.`,
 		Args: args(),
 	}
 	client := daemon(cmd)
-	cmd.Flags().StringVarP(&file, "file", "f", "", "machine configuration `FILE`; - is stdin")
+	configFlag(cmd, &file, "machine configuration `FILE`; - is stdin")
 	modeFlag(cmd, &mode)
+	cmd.Flags().DurationVar(&client.TryTimeout, "timeout", 0, "`TIME` after which --mode try is taken back (default the daemon's, a minute unless it was told otherwise)")
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if file == "" {
+		switch timed := cmd.Flags().Changed("timeout"); {
+		case file == "":
 			return usageError("--file says which configuration is meant")
+		case timed && node.Mode(mode) != node.Try:
+			return usageError("--timeout is for --mode try")
+		case timed && client.TryTimeout <= 0:
+			return usageError("--timeout %s: must be more than nothing, such as 2m", client.TryTimeout)
 		}
-		text, err := readKey(file)
+		text, err := readMachine(cmd.Context(), file)
 		if err != nil {
 			return err
 		}
@@ -90,8 +97,14 @@ it says.`,
 	return cmd
 }
 
-func modeFlag(cmd *cobra.Command, mode *string) {
-	cmd.Flags().StringVarP(mode, "mode", "m", string(node.Auto), "`MODE`: auto, no-reboot, staged or try")
+// readMachine reads the machine configuration for a node, "-" is stdin, of which
+// the node says whether it is right. An empty one is a mistake.
+func readMachine(ctx context.Context, path string) (*secret.Bytes, error) {
+	name, text, err := readSource(ctx, path)
+	if err == nil && text.Len() == 0 {
+		return nil, fmt.Errorf("%s holds no machine configuration: it is empty", name)
+	}
+	return text, err
 }
 
 // writeApplied says what became of a configuration, beside an error too, which it
@@ -165,20 +178,22 @@ func bootCommand() *cobra.Command {
 		Long: `Does what a node daemon does when the machine starts: META says how STATE opens,
 STATE holds the machine configuration, and that says what the other volumes are.
 Then it stays and answers the commands status, apply and reset. Only empty
-partitions are formatted.
+partitions are formatted. Its log goes to stderr and to the destinations of the
+configuration's machine.logging, the kernel's messages to those of KmsgLogConfig.
 
-With --once it does not stay: exit code 0 when the node runs, 3 when it has no
-configuration (maintenance), 1 when STATE does not open. Key servers then have
---kms-timeout to answer, also where other keys open the volumes.`,
+With --once it does not stay, and logs nothing: exit code 0 when the node runs,
+3 when it has no configuration (maintenance), 1 when STATE does not open. Key
+servers then have --kms-timeout to answer, also where other keys open the
+volumes.`,
 		Args: args(),
 	}
 	f := cmd.Flags()
 	f.StringSliceVar(&b.disks, "disk", nil, "`DISKS` to look for partitions on (default all)")
 	f.StringVar(&b.root, "root", "", "`DIR` that goes before every mount point")
-	f.StringVarP(&b.config, "file", "f", "", "machine configuration `FILE` for a node that has none")
+	configFlag(cmd, &b.config, "machine configuration `FILE` for a node that has none; - is stdin")
 	f.StringVar(&b.uuid, "node-uuid", "", "the node's `UUID` (default: what the firmware says)")
 	f.StringVar(&b.cost, "cost", "", "`COST` of new passphrase slots: light, for tests (default calibrated)")
-	f.StringSliceVar(&b.accept, "accept", nil, "`VOLUMES` that are taken for what they are although they are not those recorded")
+	f.StringSliceVar(&b.accept, "accept", nil, "`VOLUMES` to accept although they are not the ones recorded")
 	f.BoolVar(&b.once, "once", false, "boot, say how it went, and leave the volumes open")
 	f.BoolVar(&b.closing, "close", false, "with --once: unmount and close everything again")
 	f.DurationVar(&b.trialFor, "try-timeout", time.Minute, "`TIME` after which apply --mode try is taken back")
@@ -188,6 +203,12 @@ configuration (maintenance), 1 when STATE does not open. Key servers then have
 	b.kms.flags(cmd)
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if b.closing && !b.once {
+			return usageError("--close is for --once")
+		}
+		if err := oneStdin(append(unasked(b.pin.file), b.config)...); err != nil {
+			return err
+		}
 		opts, free, err := b.options(cmd)
 		if err != nil {
 			return err
@@ -211,9 +232,6 @@ func (b *bootFlags) options(cmd *cobra.Command) (opts node.Options, free func(),
 		System: volumes.Linux{Disks: b.disks}, Root: b.root, Machine: provide.Machine{UUID: b.uuid, TPM: device, PIN: b.pin.get, KMS: b.kms.options()},
 		TryTimeout: b.trialFor, Accept: b.accept,
 	}
-	if !b.once { // then the status says it all
-		opts.Keys.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
-	}
 	switch b.cost {
 	case "":
 	case "light":
@@ -223,12 +241,17 @@ func (b *bootFlags) options(cmd *cobra.Command) (opts node.Options, free func(),
 	}
 	var text *secret.Bytes
 	if b.config != "" {
-		if text, err = readKey(b.config); err != nil {
+		if text, err = readMachine(cmd.Context(), b.config); err != nil {
 			return opts, nil, err
 		}
 		opts.Config = text.Bytes()
 	}
-	return opts, text.Wipe, nil
+	if b.once { // then the status says it all
+		return opts, text.Wipe, nil
+	}
+	remote, log, end := remoteLog("cryptctl", slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+	opts.Keys.Log, opts.Configured = log, func(c *config.Config) { remote.Set(c.Logging) }
+	return opts, func() { text.Wipe(); end() }, nil
 }
 
 func (b *bootFlags) bootOnce(cmd *cobra.Command, n *node.Node, asJSON bool) error {

@@ -63,7 +63,7 @@ too. Exit code 5 when none does, with and without --test.`,
 	o.target.flags(cmd)
 	o.keySource.flags(cmd)
 	f := cmd.Flags()
-	f.IntVar(&o.slot, "slot", -1, "try this slot only")
+	slotFlag(cmd, &o.slot, -1, "try slot `N` only")
 	f.BoolVar(&o.test, "test", false, "only try, do not map")
 	f.BoolVar(&o.asJSON, "json", false, "print JSON")
 	o.mapFlags()
@@ -285,7 +285,7 @@ func (k *keySource) findKey(ctx context.Context, h *luks.Header, slot int) (*luk
 }
 
 func (k *keySource) findConfigured(ctx context.Context, h *luks.Header, slot int, limits kdf.Limits) (*luks.VolumeKey, *config.Encryption, error) {
-	w, err := k.load()
+	w, err := k.load(ctx)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -30,7 +30,7 @@ func (p *pinSource) get(ctx context.Context) (*secret.Bytes, error) {
 	}
 	if p.read == nil {
 		var err error
-		if p.read, err = readKey(p.file); err != nil {
+		if p.read, err = readKey(ctx, p.file); err != nil {
 			return nil, err
 		}
 	}

@@ -5,9 +5,9 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cryptctl/cryptctl/role"
+	"github.com/cryptctl/cryptctl/secret"
 )
 
 // maxPEM bounds a file of certificates, in bytes.
@@ -60,19 +61,12 @@ func pkiShowCommand() *cobra.Command {
 // readCertificates reads all certificates of a PEM file. Keys in it are passed
 // over.
 func readCertificates(path string, now time.Time) (all []certInfo, err error) {
-	f, err := os.Open(path)
+	file, err := readPEM(path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxPEM+1))
-	if err == nil && len(text) > maxPEM {
-		err = fmt.Errorf("more than %d bytes", maxPEM)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	defer clear(text)
+	defer file.Wipe()
+	text := file.Bytes()
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type != "CERTIFICATE" {
 			clear(block.Bytes)
@@ -91,6 +85,15 @@ func readCertificates(path string, now time.Time) (all []certInfo, err error) {
 		return nil, fmt.Errorf("%s holds no certificate in PEM form", path)
 	}
 	return all, nil
+}
+
+// readPEM reads a file of certificates, in which a key may be too.
+func readPEM(path string) (*secret.Bytes, error) {
+	text, err := readFile(path, maxPEM)
+	if errors.Is(err, secret.ErrTooLong) {
+		return nil, fmt.Errorf("%s: more than %d bytes", path, maxPEM)
+	}
+	return text, err
 }
 
 func infoOf(c *x509.Certificate, now time.Time) certInfo {

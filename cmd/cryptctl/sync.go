@@ -31,7 +31,7 @@ func (r *reconcile) flags(cmd *cobra.Command) {
 // session opens the volume with the configured keys or, when none of them does,
 // with the passphrase that was given.
 func (r *reconcile) session(ctx context.Context, path string, mode luks.Mode, opts keys.Options) (s *keys.Session, done func(), err error) {
-	w, err := r.load()
+	w, err := r.load(ctx)
 	if err != nil {
 		return nil, nil, err
 	}

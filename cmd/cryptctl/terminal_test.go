@@ -141,7 +141,7 @@ func TestInterruptAtPrompt(t *testing.T) {
 	t.Parallel()
 	dir, image := volumeIn(t)
 	same := unchanged(t, image)
-	const sentence = "cryptctl: interrupted; the header is as it was or as it was to be"
+	const sentence = "cryptctl: interrupted; the header has either its old content or the complete new one"
 	for _, tt := range []struct {
 		prompt string
 		args   []string
@@ -184,7 +184,7 @@ func TestInterruptDerivation(t *testing.T) {
 		} else if err := s.cmd.Process.Signal(sig); err != nil {
 			t.Fatal(err)
 		}
-		s.expect("cryptctl: interrupted; the header is as it was or as it was to be")
+		s.expect("cryptctl: interrupted; the header has either its old content or the complete new one")
 		s.ends(exitFailure)
 		same()
 		if !regexp.MustCompile(`(?s)deriving a key: [^\r]*\r\x1b\[K[^\n]*cryptctl: interrupted`).MatchString(s.text()) &&

@@ -1,15 +1,17 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
-	"os"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"github.com/cryptctl/cryptctl/luks"
+	"github.com/cryptctl/cryptctl/secret"
 )
 
 func tokenCommand() *cobra.Command {
@@ -50,7 +52,7 @@ func tokenShowCommand() *cobra.Command {
 	var id int
 	cmd := &cobra.Command{Use: "show DEVICE --token N", Short: "Print a token's JSON", Args: args("DEVICE")}
 	t.flags(cmd)
-	cmd.Flags().IntVar(&id, "token", -1, "token to show")
+	numberFlag(cmd, "token", &id, -1, "token `N` to show")
 	cmd.RunE = func(cmd *cobra.Command, a []string) error {
 		if id < 0 {
 			return usageError("--token says which token is meant")
@@ -82,14 +84,14 @@ func tokenImportCommand() *cobra.Command {
 		Args:  args("DEVICE"),
 	}
 	t.flags(cmd)
-	cmd.Flags().IntVar(&id, "token", -1, "token to store")
+	numberFlag(cmd, "token", &id, -1, "token `N` to store")
 	cmd.Flags().StringVar(&from, "json-file", "-", "`FILE` with the token; - is stdin")
 	replace := cmd.Flags().Bool("replace", false, "replace the token that is there")
 	cmd.RunE = func(cmd *cobra.Command, a []string) error {
 		if id < 0 {
 			return usageError("--token says which token is meant")
 		}
-		raw, err := readToken(from)
+		raw, err := readToken(cmd.Context(), from)
 		if err != nil {
 			return err
 		}
@@ -101,6 +103,9 @@ func tokenImportCommand() *cobra.Command {
 		if _, there := h.Token(id); there && !*replace {
 			return fmt.Errorf("%s: token %d exists; --replace replaces it", v.name, id)
 		}
+		if err := cmd.Context().Err(); err != nil {
+			return err
+		}
 		if _, err := h.Commit(luks.SetToken(id, raw)); err != nil {
 			return fmt.Errorf("%s: %w", v.name, err)
 		}
@@ -110,24 +115,15 @@ func tokenImportCommand() *cobra.Command {
 	return cmd
 }
 
-func readToken(path string) (json.RawMessage, error) {
-	in := io.Reader(os.Stdin)
-	if path != "-" {
-		f, err := os.Open(path)
-		if err != nil {
-			return nil, fmt.Errorf("token: %w", err)
-		}
-		defer f.Close()
-		in = f
-	}
-	raw, err := io.ReadAll(io.LimitReader(in, maxToken+1))
-	if err != nil {
+func readToken(ctx context.Context, path string) (json.RawMessage, error) {
+	raw, err := readInput(ctx, path, maxToken)
+	if errors.Is(err, secret.ErrTooLong) {
+		return nil, fmt.Errorf("token: more than %d bytes fit no header", maxToken)
+	} else if err != nil {
 		return nil, fmt.Errorf("token: %w", err)
 	}
-	if len(raw) > maxToken {
-		return nil, fmt.Errorf("token: more than %d bytes fit no header", maxToken)
-	}
-	return raw, nil
+	defer raw.Wipe()
+	return bytes.Clone(raw.Bytes()), nil
 }
 
 func tokenRemoveCommand() *cobra.Command {
@@ -139,7 +135,7 @@ func tokenRemoveCommand() *cobra.Command {
 		Args:  args("DEVICE"),
 	}
 	t.flags(cmd)
-	cmd.Flags().IntVar(&id, "token", -1, "token to remove")
+	numberFlag(cmd, "token", &id, -1, "token `N` to remove")
 	yes := cmd.Flags().Bool("yes", false, "do not ask")
 	cmd.RunE = func(cmd *cobra.Command, a []string) error {
 		if id < 0 {
@@ -156,6 +152,9 @@ func tokenRemoveCommand() *cobra.Command {
 		}
 		what := fmt.Sprintf("A key whose passphrase only token %d (%s) can give is lost with it", id, plain(token.Type))
 		if err := confirm(cmd, *yes, what, fmt.Sprint(id)); err != nil {
+			return err
+		}
+		if err := cmd.Context().Err(); err != nil {
 			return err
 		}
 		if _, err := h.Commit(luks.RemoveToken(id)); err != nil {

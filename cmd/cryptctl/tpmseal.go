@@ -1,17 +1,18 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/cryptctl/cryptctl/keys"
 	"github.com/cryptctl/cryptctl/luks"
+	"github.com/cryptctl/cryptctl/secret"
 	"github.com/cryptctl/cryptctl/tpm"
 	"github.com/cryptctl/cryptctl/tpm/eventlog"
 )
@@ -54,16 +55,14 @@ func (s *sealedKey) boot() (tpm.Boot, error) {
 
 // readSmall reads a file of at most 4 MiB that holds no secret.
 func readSmall(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
+	text, err := readFile(path, maxToken)
+	if errors.Is(err, secret.ErrTooLong) {
+		return nil, fmt.Errorf("%s has more than %d bytes", path, maxToken)
+	} else if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxToken+1))
-	if err == nil && len(b) > maxToken {
-		err = fmt.Errorf("%s has more than %d bytes", path, maxToken)
-	}
-	return b, err
+	defer text.Wipe()
+	return bytes.Clone(text.Bytes()), nil
 }
 
 // opener returns what unseals, and seals nothing.
@@ -140,10 +139,10 @@ same values, a signed PCR 11 too. --allow-weak does it all the same.`,
 }
 
 func (s *sealing) seal(cmd *cobra.Command) (json.RawMessage, error) {
-	if s.keyFile == "-" && s.pin.file == "-" {
-		return nil, usageError("--key-file and --pin-file cannot both be stdin")
+	err := oneStdin(unasked(s.keyFile, s.pin.file)...)
+	if err != nil {
+		return nil, err
 	}
-	var err error
 	if s.policy.PCRs, err = pcrList("pcrs", s.pcrs); err != nil {
 		return nil, err
 	}
@@ -185,7 +184,7 @@ func sealInto(ctx context.Context, p *tpm.Provider, req keys.Request, keyFile st
 		made.Wipe()
 		return token, err
 	}
-	given, err := readKey(keyFile)
+	given, err := readKey(ctx, keyFile)
 	if err != nil {
 		return nil, err
 	}
@@ -219,7 +218,7 @@ func (t *tokenSource) read(cmd *cobra.Command, a []string) (keys.Request, json.R
 	case (len(a) == 0) == (t.jsonFile == ""):
 		return t.req, nil, usageError("give a DEVICE with --slot, or a token with --json-file; see %s --help", cmd.CommandPath())
 	case t.jsonFile != "":
-		raw, err := readToken(t.jsonFile)
+		raw, err := readToken(cmd.Context(), t.jsonFile)
 		return t.req, raw, err
 	case !cmd.Flags().Changed("slot"):
 		return t.req, nil, usageError("--slot says which slot of %s is meant", a[0])
@@ -290,6 +289,9 @@ that a node made wants --volume.`,
 }
 
 func (s *sealedKey) unseal(cmd *cobra.Command, t *tokenSource, a []string) (tpm.Opened, error) {
+	if err := oneStdin(append(unasked(s.pin.file), t.jsonFile)...); err != nil {
+		return tpm.Opened{}, err
+	}
 	req, raw, err := t.read(cmd, a)
 	if err != nil {
 		return tpm.Opened{}, err

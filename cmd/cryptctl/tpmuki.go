@@ -281,7 +281,7 @@ func tpmSignCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sign UKI --key FILE -o FILE",
 		Short: "Sign what a unified kernel image will make of PCR 11",
-		Long: `Writes the JSON that belongs into the section .pcrsig, as systemd-measure sign does:
+		Long: `Writes the JSON that belongs in the section .pcrsig, as systemd-measure sign does:
 a signed policy for each boot phase and bank. It needs no TPM. The image must have
 its .pcrpkey already, which is measured; .pcrsig is not, and is put in afterwards.
 A key that is sealed to the signature can be unsealed in the phases that are signed

@@ -100,7 +100,7 @@ func (k *keySource) testAll(ctx context.Context, h *luks.Header) ([]testRow, err
 }
 
 func (k *keySource) testConfigured(ctx context.Context, h *luks.Header, opts keys.Options) ([]testRow, error) {
-	w, err := k.load()
+	w, err := k.load(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -8,23 +8,25 @@
 //
 // The order of fields and of documents, comments and styles are no difference;
 // aliases are what they stand for. Entries of a list that have a name, such as
-// slot or interface, are found by it; of other lists the entries between the
-// first and the last difference are held against each other in order.
+// slot or interface, are found by it; that those of both have another order is a
+// difference of its own, but for keys, whose order is that of their slots. Of other
+// lists the entries between the first and the last difference are held against each
+// other in order.
 //
-// Secrets are shown as [secret.Placeholder] unless they are asked for: that one
-// changed is seen, its value is not.
+// Secrets are shown as package redact shows them unless they are asked for: that one
+// changed is seen, its value is not, and neither are the names of fields in it. A
+// secret of one version is hidden in the other too.
 package diff
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
-	"strings"
 
 	"go.yaml.in/yaml/v4"
 
 	"github.com/cryptctl/cryptctl/config/document"
 	"github.com/cryptctl/cryptctl/config/redact"
-	"github.com/cryptctl/cryptctl/secret"
 )
 
 // Kind is what happened to a value.
@@ -56,152 +58,213 @@ type Options struct {
 func (o Options) Streams(old, now *document.Stream) ([]Change, error) {
 	c := comparison{options: o}
 	for _, d := range old.Documents() {
-		a, err := document.Copy(d.Root())
-		if err != nil {
+		if err := c.documents(d, now.Find(d.ID())); err != nil {
 			return nil, err
 		}
-		c.id = d.ID()
-		other := now.Find(c.id)
-		if other == nil {
-			c.add(nil, nil, Removed, a, nil)
-			continue
-		}
-		b, err := document.Copy(other.Root())
-		if err != nil {
-			return nil, err
-		}
-		c.values(nil, nil, a, b)
 	}
 	for _, d := range now.Documents() {
-		if c.id = d.ID(); old.Find(c.id) != nil {
+		if old.Find(d.ID()) != nil {
 			continue
 		}
-		b, err := document.Copy(d.Root())
-		if err != nil {
+		if err := c.documents(nil, d); err != nil {
 			return nil, err
 		}
-		c.add(nil, nil, Added, nil, b)
 	}
 	return c.changes, nil
 }
 
-// comparison collects the changes of a document. Each place has two paths: that
-// of names, by which secrets are known, and that which is shown.
+// comparison collects the changes of a document.
 type comparison struct {
 	options Options
 	id      document.ID
 	changes []Change
 }
 
-func (c *comparison) add(names, shown []string, kind Kind, a, b *yaml.Node) {
-	c.changes = append(c.changes, Change{c.id, document.Path(shown...), kind, c.text(names, a), c.text(names, b)})
+// value is a value, and what is shown of it: the same but for secrets, which are one
+// scalar there.
+type value struct{ plain, shown *yaml.Node }
+
+// documents compares two versions of a document, one of which can be nil.
+func (c *comparison) documents(old, now *document.Document) error {
+	a, err := copies(old)
+	if err != nil {
+		return err
+	}
+	b, err := copies(now)
+	switch {
+	case err != nil:
+		return err
+	case c.options.Secrets:
+		a.shown, b.shown = a.plain, b.plain
+	case old == nil:
+		redact.Roots(b.shown)
+	case now == nil:
+		redact.Roots(a.shown)
+	default:
+		redact.Roots(a.shown, b.shown)
+	}
+	switch {
+	case old == nil:
+		c.id = now.ID()
+		c.add(nil, Added, a, b)
+	case now == nil:
+		c.id = old.ID()
+		c.add(nil, Removed, a, b)
+	default:
+		c.id = old.ID()
+		c.values(nil, a, b)
+	}
+	return nil
 }
 
-func (c *comparison) values(names, shown []string, a, b *yaml.Node) {
+// copies returns two copies of a document without aliases.
+func copies(d *document.Document) (v value, err error) {
+	if d == nil {
+		return value{}, nil
+	}
+	if v.plain, err = document.Copy(d.Root()); err == nil {
+		v.shown, err = document.Copy(v.plain)
+	}
+	return v, err
+}
+
+func (c *comparison) add(path []string, kind Kind, a, b value) {
+	c.changes = append(c.changes, Change{c.id, document.Path(path...), kind, a.text(), b.text()})
+}
+
+func (c *comparison) values(path []string, a, b value) {
 	switch {
-	case document.Equal(a, b):
-	case a.Kind != b.Kind || a.Kind == yaml.ScalarNode:
-		c.add(names, shown, Changed, a, b)
-	case a.Kind == yaml.MappingNode:
-		c.fields(names, shown, a, b)
+	case document.Equal(a.plain, b.plain):
+	case !a.isLike(yaml.MappingNode, b) && !a.isLike(yaml.SequenceNode, b):
+		c.add(path, Changed, a, b)
+	case a.plain.Kind == yaml.MappingNode:
+		c.fields(path, a, b)
 	default:
-		c.entries(names, shown, a, b)
+		c.entries(path, a, b)
 	}
 }
 
-func (c *comparison) fields(names, shown []string, a, b *yaml.Node) {
-	theirs := fieldsOf(b)
-	for i := 0; i+1 < len(a.Content); i += 2 {
-		name := a.Content[i].Value
-		path, here := append(slices.Clip(names), name), append(slices.Clip(shown), c.step(names, name))
-		if other := theirs[name]; other != nil {
-			c.values(path, here, a.Content[i+1], other)
+// isLike reports whether both values are of this kind, and shown so.
+func (v value) isLike(kind yaml.Kind, o value) bool {
+	return v.plain.Kind == kind && v.shown.Kind == kind && o.plain.Kind == kind && o.shown.Kind == kind
+}
+
+// at returns what has the number i in a mapping or list.
+func (v value) at(i int) value { return value{v.plain.Content[i], v.shown.Content[i]} }
+
+func (c *comparison) fields(path []string, a, b value) {
+	here := func(v value, i int) []string {
+		return append(slices.Clip(path), document.ShownStep(v.shown.Content[i].Value))
+	}
+	ours, theirs := placesOf(a.plain), placesOf(b.plain)
+	for i := 0; i+1 < len(a.plain.Content); i += 2 {
+		if j, both := theirs[a.plain.Content[i].Value]; both {
+			c.values(here(a, i), a.at(i+1), b.at(j+1))
 			continue
 		}
-		c.add(path, here, Removed, a.Content[i+1], nil)
+		c.add(here(a, i), Removed, a.at(i+1), value{})
 	}
-	ours := fieldsOf(a)
-	for i := 0; i+1 < len(b.Content); i += 2 {
-		if name := b.Content[i].Value; ours[name] == nil {
-			c.add(append(slices.Clip(names), name), append(slices.Clip(shown), c.step(names, name)), Added, nil, b.Content[i+1])
+	for i := 0; i+1 < len(b.plain.Content); i += 2 {
+		if _, both := ours[b.plain.Content[i].Value]; !both {
+			c.add(here(b, i), Added, value{}, b.at(i+1))
 		}
 	}
 }
 
-func fieldsOf(n *yaml.Node) map[string]*yaml.Node {
-	out := make(map[string]*yaml.Node, len(n.Content)/2)
+// placesOf returns the places of the fields of a mapping by their names.
+func placesOf(n *yaml.Node) map[string]int {
+	out := make(map[string]int, len(n.Content)/2)
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		out[n.Content[i].Value] = n.Content[i+1]
+		out[n.Content[i].Value] = i
 	}
 	return out
 }
 
-// step returns the name of a field as a path shows it. Inside of static it could
-// be a passphrase that lost its field.
-func (c *comparison) step(names []string, name string) string {
-	if n := len(names); n > 0 && names[n-1] == "static" && name != "passphrase" && !c.options.Secrets {
-		return secret.Placeholder
-	}
-	if name == "" || strings.ContainsAny(name, ".[]\"") {
-		return "[" + strconv.Quote(name) + "]"
-	}
-	return document.Shown(name)
-}
-
 // entries compares two lists.
-func (c *comparison) entries(names, shown []string, a, b *yaml.Node) {
-	path := append(slices.Clip(names), "[]")
-	if key := keyOf(a, b); key != "" {
-		c.named(path, shown, key, a, b)
+func (c *comparison) entries(path []string, a, b value) {
+	if key := keyOf(a.plain, b.plain); key != "" {
+		c.named(path, key, a, b)
 		return
 	}
+	old, now := a.plain.Content, b.plain.Content
 	start, end := 0, 0
-	most := min(len(a.Content), len(b.Content))
-	for start < most && document.Equal(a.Content[start], b.Content[start]) {
+	most := min(len(old), len(now))
+	for start < most && document.Equal(old[start], now[start]) {
 		start++
 	}
-	for end < most-start && document.Equal(a.Content[len(a.Content)-1-end], b.Content[len(b.Content)-1-end]) {
+	for end < most-start && document.Equal(old[len(old)-1-end], now[len(now)-1-end]) {
 		end++
 	}
-	for i := start; i < max(len(a.Content), len(b.Content))-end; i++ {
-		here := append(slices.Clip(shown), "["+strconv.Itoa(i)+"]")
-		switch old, now := i < len(a.Content)-end, i < len(b.Content)-end; {
-		case old && now:
-			c.values(path, here, a.Content[i], b.Content[i])
-		case old:
-			c.add(path, here, Removed, a.Content[i], nil)
-		case now:
-			c.add(path, here, Added, nil, b.Content[i])
+	for i := start; i < max(len(old), len(now))-end; i++ {
+		here := append(slices.Clip(path), "["+strconv.Itoa(i)+"]")
+		switch was, is := i < len(old)-end, i < len(now)-end; {
+		case was && is:
+			c.values(here, a.at(i), b.at(i))
+		case was:
+			c.add(here, Removed, a.at(i), value{})
+		case is:
+			c.add(here, Added, value{}, b.at(i))
 		}
 	}
 }
 
 // named compares two lists whose entries have names.
-func (c *comparison) named(path, shown []string, key string, a, b *yaml.Node) {
-	index := func(n *yaml.Node) map[string]*yaml.Node {
-		out := make(map[string]*yaml.Node, len(n.Content))
-		for _, e := range n.Content {
-			out[document.Text(document.Field(e, key))] = e
+func (c *comparison) named(path []string, key string, a, b value) {
+	index := func(n *yaml.Node) map[string]int {
+		out := make(map[string]int, len(n.Content))
+		for i, e := range n.Content {
+			out[nameOf(e, key)] = i
 		}
 		return out
 	}
-	old, now := index(a), index(b)
-	here := func(name string) []string {
-		return append(slices.Clip(shown), "["+key+"="+document.Shown(name)+"]")
+	old, now := index(a.plain), index(b.plain)
+	here := func(v value, i int) []string {
+		return append(slices.Clip(path), "["+key+"="+document.Shown(nameOf(v.shown.Content[i], key))+"]")
 	}
-	for _, e := range a.Content {
-		name := document.Text(document.Field(e, key))
-		if other := now[name]; other != nil {
-			c.values(path, here(name), e, other)
+	for i, e := range a.plain.Content {
+		if j, both := now[nameOf(e, key)]; both {
+			c.values(here(a, i), a.at(i), b.at(j))
 			continue
 		}
-		c.add(path, here(name), Removed, e, nil)
+		c.add(here(a, i), Removed, a.at(i), value{})
 	}
-	for _, e := range b.Content {
-		if name := document.Text(document.Field(e, key)); old[name] == nil {
-			c.add(path, here(name), Added, nil, e)
+	for i, e := range b.plain.Content {
+		if _, both := old[nameOf(e, key)]; !both {
+			c.add(here(b, i), Added, value{}, b.at(i))
 		}
 	}
+	if key != "slot" && reordered(a.plain, key, now) {
+		c.add(path, Changed, a.names(key), b.names(key))
+	}
+}
+
+// reordered reports whether the entries of a list that are in another one too,
+// where they have these places, have another order there.
+func reordered(list *yaml.Node, key string, places map[string]int) bool {
+	last := -1
+	for _, e := range list.Content {
+		i, both := places[nameOf(e, key)]
+		if both && i < last {
+			return true
+		} else if both {
+			last = i
+		}
+	}
+	return false
+}
+
+// names returns the names of the entries of a list, as they are shown.
+func (v value) names(key string) value {
+	out := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq"}
+	for _, e := range v.shown.Content {
+		out.Content = append(out.Content, cmp.Or(document.Field(e, key), e)) // e is hidden
+	}
+	return value{out, out}
+}
+
+// nameOf returns the name of a list entry, which is in the field key.
+func nameOf(entry *yaml.Node, key string) string {
+	return document.Text(document.Field(entry, key))
 }
 
 // keyOf returns the field by which the entries of both lists can be told apart,
@@ -218,7 +281,7 @@ func keyOf(a, b *yaml.Node) string {
 func unique(n *yaml.Node, key string) bool {
 	seen := make(map[string]bool, len(n.Content))
 	for _, e := range n.Content {
-		name := document.Text(document.Field(e, key))
+		name := nameOf(e, key)
 		if name == "" || seen[name] {
 			return false
 		}
@@ -227,17 +290,10 @@ func unique(n *yaml.Node, key string) bool {
 	return true
 }
 
-// text returns a value in one line.
-func (c *comparison) text(names []string, n *yaml.Node) string {
-	if n == nil {
+// text returns what is shown of a value in one line, "" for none.
+func (v value) text() string {
+	if v.shown == nil {
 		return ""
 	}
-	n, err := document.Copy(n)
-	if err != nil {
-		panic("diff: " + err.Error()) // it was copied before
-	}
-	if !c.options.Secrets {
-		redact.Value(names, n)
-	}
-	return document.OneLine(n)
+	return document.OneLine(v.shown)
 }

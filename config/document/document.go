@@ -20,9 +20,9 @@ type ID struct {
 // String returns the identity as "v1alpha1/VolumeConfig/EPHEMERAL", and Main for
 // the main document.
 func (id ID) String() string {
-	s := id.Kind
+	s := Shown(id.Kind)
 	if id.APIVersion != "" {
-		s = id.APIVersion + "/" + s
+		s = Shown(id.APIVersion) + "/" + s
 	}
 	if id.Name != "" {
 		s += "/" + Shown(id.Name)
@@ -119,6 +119,8 @@ func Check(in *Report, root *yaml.Node) {
 	}
 	kind, version := Field(root, "kind"), Field(root, "apiVersion")
 	switch {
+	case !IsNull(kind) && Text(kind) == "": // which one reader takes for the main document, and another for none it knows
+		in.Fail(kind.Line, "kind", "is empty", "write the document's kind, such as VolumeConfig; the main document has none")
 	case Text(kind) == "" && Text(version) != "":
 		in.Fail(root.Line, "kind", "is missing", "write the document's kind, such as VolumeConfig")
 	case Text(kind) != "" && Text(version) == "":

@@ -2,30 +2,47 @@ package document
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
 )
 
 // errEncode is the error of YAML that the encoder cannot write.
-var errEncode = errors.New("it has YAML that cannot be written again; write it more plainly")
+var errEncode = errors.New("has YAML that cannot be written again; write it more plainly")
 
-// encode makes the text of a document, without its ---. What is written is read
-// again: a text that would not come back as it was is written plainly.
+// encode makes the text of a document: that of the one it was made of, with its
+// changes. What is written is read again: a text that would not come back as it
+// was is written as a whole, and plainly.
 func (d *Document) encode() error {
 	indent, compact := style(d.origin().Root())
 	plain, err := Copy(d.node)
 	if err != nil {
 		return err
 	}
-	for _, change := range []func(*yaml.Node){func(*yaml.Node) {}, uncomment, strip, quote} {
-		change(plain)
-		if out, ok := dump(plain, indent, compact); ok {
-			d.text = d.spaced(out)
-			return nil
+	text, ok := d.splice(plain, indent, compact)
+	if !ok {
+		if text, ok = dumpSafely(plain, indent, compact); ends(d.origin().text) {
+			text = append(text, "...\n"...) // which a directive behind it needs
 		}
 	}
-	return errEncode
+	if !ok {
+		return fmt.Errorf("document %s on line %d %w", d.ID(), d.Line(), errEncode)
+	}
+	d.text = text
+	return nil
+}
+
+// dumpSafely writes a document, and leaves out its comments and styles when it
+// does not come back with them.
+func dumpSafely(n *yaml.Node, indent int, compact bool) ([]byte, bool) {
+	for _, change := range []func(*yaml.Node){func(*yaml.Node) {}, uncomment, strip, quote} {
+		change(n)
+		if out, ok := dump(n, indent, compact); ok {
+			return out, true
+		}
+	}
+	return nil, false
 }
 
 // dump writes a document and reports whether it comes back. The encoder changes
@@ -35,14 +52,20 @@ func dump(n *yaml.Node, indent int, compact bool) ([]byte, bool) {
 	if err != nil {
 		return nil, false
 	}
+	spell(dumped, false)
 	out, err := yaml.Dump(dumped, yaml.WithV4Defaults(), yaml.WithIndent(indent), yaml.WithCompactSeqIndent(compact),
 		yaml.WithLineWidth(-1))
 	if err != nil {
 		return nil, false
 	}
+	return out, back(out, n)
+}
+
+// back reports whether a text is read as the document.
+func back(text []byte, n *yaml.Node) bool {
 	var in Report
-	again := decode(&in, out, 0)
-	return out, !in.Failed() && plainLines(&in, out) && len(again) == 1 && len(split(out)) == 1 && Equal(again[0], n)
+	again := decode(&in, text, 0)
+	return !in.Failed() && plainLines(&in, text) && len(again) == 1 && len(split(text)) == 1 && Equal(again[0], n)
 }
 
 // style returns how a document is indented: the blanks of its first mapping in
@@ -110,6 +133,17 @@ func quote(n *yaml.Node) {
 	})
 }
 
+// spell writes out the nulls that are in flow style without a text, which the
+// encoder would write as empty texts.
+func spell(n *yaml.Node, flow bool) {
+	if flow = flow || n.Style&yaml.FlowStyle != 0; flow && IsNull(n) && n.Value == "" {
+		n.Value, n.Tag = "null", "!!null"
+	}
+	for _, child := range n.Content {
+		spell(child, flow)
+	}
+}
+
 // Equal reports whether two values are the same, whatever their style, position
 // and comments. Aliases are equal when their names are.
 func Equal(a, b *yaml.Node) bool {
@@ -146,6 +180,7 @@ func OneLine(n *yaml.Node) string {
 			n.Style |= yaml.DoubleQuotedStyle
 		}
 	})
+	spell(flow, true)
 	out, err := yaml.Dump(flow, yaml.WithV4Defaults(), yaml.WithLineWidth(-1))
 	if err != nil {
 		return "..."

@@ -83,6 +83,9 @@ func (r *Report) Fail(line int, field, problem, fix string) {
 	r.errs = append(r.errs, &Error{Position{r.Name, line}, field, problem, fix})
 }
 
+// more reports whether there are more mistakes than so many.
+func (r *Report) more(than int) bool { return r.dropped || len(r.errs) > than }
+
 // Failed reports whether there are mistakes.
 func (r *Report) Failed() bool { return len(r.errs) > 0 }
 
@@ -112,18 +115,20 @@ func (r *Report) Err() error {
 
 // Shown returns text from a source so that it fits into one line of a message.
 func Shown(s string) string {
+	start, more := clip(s)
+	if s == "" || strings.ContainsFunc(start, func(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar }) {
+		start = strconv.Quote(start)
+	}
+	return start + more
+}
+
+// clip returns the start of a text, and dots when there is more.
+func clip(s string) (start, more string) {
 	const most = 64
-	clipped := s
 	if len(s) > most {
-		clipped = s[:most]
+		return s[:most], "..."
 	}
-	if strings.ContainsFunc(clipped, func(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar }) || s == "" {
-		clipped = strconv.Quote(clipped)
-	}
-	if len(s) > most {
-		clipped += "..."
-	}
-	return clipped
+	return s, ""
 }
 
 // Nearest returns the name that word is most likely a misspelling of, or "".

@@ -7,6 +7,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
 	"go.yaml.in/yaml/v4/plugin/loaderlimits"
@@ -14,18 +15,20 @@ import (
 
 const (
 	// MaxSource bounds one source. The largest machine configurations, with
-	// manifests inlined, are below 1 MiB, and the parser allocates up to two
-	// hundred times the size of its input.
+	// manifests inlined, are below 1 MiB, and the parser allocates up to
+	// twenty times the size of a text without marks.
 	MaxSource = 10 << 20
 
-	// maxCommas bounds the entries of [a, b] and {a: b, c: d} in one source:
-	// the parser takes a kilobyte and some microseconds for each, which for
-	// 10 MiB of them makes 9 GiB and a quarter of a minute.
-	maxCommas = 500_000
+	// maxEntries bounds the entries of lists and mappings in block style, one to
+	// a line. The largest configurations have ten thousand; to change a document
+	// of so many allocates 600 MiB, all in all, and takes most of a second.
+	maxEntries = 100_000
 
-	// maxMarks bounds the entries of lists and mappings in the other style, one
-	// to a line, for the same reason. The largest configurations have ten
-	// thousand.
+	// maxMarks bounds the characters that start or end something: commas, colons,
+	// pairs of quotes or brackets, and the like. The parser allocates up to two
+	// kilobytes for each, and in flow style keeps them all until the outermost
+	// bracket closes, so that 10 MiB of them would take 9 GiB. A mebibyte of
+	// dense JSON, as a text of a manifest, has 170,000.
 	maxMarks = 250_000
 
 	// maxDepth bounds the nesting, since a walk over a document recurses. No
@@ -50,13 +53,13 @@ func within(in *Report, data []byte) bool {
 		tooLarge(in, MaxSource)
 		return false
 	}
-	if bytes.Count(data, []byte{','}) > maxCommas {
-		in.Fail(0, "", fmt.Sprintf("has more than %d commas, which no machine configuration has", maxCommas),
+	switch marks, entries := count(data); {
+	case entries > maxEntries:
+		in.Fail(0, "", fmt.Sprintf("has more than %d entries, which no machine configuration has", maxEntries),
 			"check that this is the right file")
 		return false
-	}
-	if marks(data) > maxMarks {
-		in.Fail(0, "", fmt.Sprintf("has more than %d entries, which no machine configuration has", maxMarks),
+	case marks > maxMarks:
+		in.Fail(0, "", fmt.Sprintf("has more than %d commas, colons, quotes, brackets and other marks, which no machine configuration has", maxMarks),
 			"check that this is the right file")
 		return false
 	}
@@ -80,23 +83,41 @@ func decode(in *Report, data []byte, lines int) []*yaml.Node {
 			syntax(in, err, data, lines)
 			return out
 		}
+		if len(out) == MaxDocuments {
+			in.Fail(0, "", fmt.Sprintf("has more than %d documents", MaxDocuments), "check that this is the right file")
+			return out
+		}
 		move(&doc, lines)
 		duplicates(in, doc.Content[0], nil)
 		out = append(out, &doc)
 	}
 }
 
-// marks counts what may be an entry of a list or mapping in block style. More
-// than maxDepth on one line is a mistake that the parser finds soon enough.
-func marks(data []byte) int {
-	n := 0
+// count counts the marks of YAML, wherever they stand, and of those what may be
+// an entry of a list or mapping in block style. Of the latter more than maxDepth
+// on one line are a mistake that the parser finds soon enough.
+func count(data []byte) (marks, entries int) {
+	halves := 0
 	for line := range bytes.Lines(data) {
-		n += min(maxDepth, bytes.Count(line, []byte("- "))) + min(maxDepth, bytes.Count(line, []byte{':'}))
-		if bytes.HasPrefix(line, []byte{'-'}) {
-			n++
+		here := 0
+		for i, c := range line {
+			switch c {
+			case '[', ']', '{', '}', '"', '\'':
+				halves++
+			case ',', '#', '&', '*', '!':
+				marks++
+			case ':':
+				here++
+			case '-', '?': // with a blank or a line end behind it, of which YAML has some beyond ASCII
+				if i+1 == len(line) || line[i+1] <= ' ' || line[i+1] >= utf8.RuneSelf {
+					here++
+				}
+			}
 		}
+		marks += here
+		entries += min(maxDepth, here)
 	}
-	return n
+	return marks + halves/2, entries
 }
 
 // syntax reports what the parser found. Its messages about anchors and
@@ -118,6 +139,8 @@ func syntax(in *Report, err error, data []byte, lines int) {
 		problem, fix = "an alias names no anchor of this document", "put text that starts with * in quotes"
 	case strings.HasPrefix(problem, "found character '") && strings.Contains(problem, "not allowed in a YAML tag"):
 		problem, fix = "a tag has a character that tags do not have", "put text that starts with ! in quotes"
+	case strings.HasPrefix(problem, "found incompatible YAML document"):
+		problem, fix = "a %YAML directive asks for a version of YAML that is not read", "remove the line that starts with %YAML"
 	case strings.HasPrefix(problem, "exceeded max depth"):
 		problem, fix = fmt.Sprintf("nests deeper than %d levels", maxDepth), "a machine configuration is flatter; use another file"
 	}
@@ -154,27 +177,21 @@ func duplicates(in *Report, n *yaml.Node, path []string) {
 			case !twice:
 				first[name] = k.Line
 			default:
-				in.Fail(k.Line, duplicatePath(path, name),
-					"the field is there twice, first on line "+strconv.Itoa(line), "keep one of them")
+				repeated(in, k, append(path, name), line)
 			}
 			duplicates(in, n.Content[i+1], append(path, name))
 		}
 	}
 }
 
-// duplicatePath leaves out a name inside of static, which could be a passphrase
-// that lost its field name.
-func duplicatePath(path []string, name string) string {
-	out := ""
-	for i, p := range append(path, name) {
-		switch {
-		case i > 0 && path[i-1] == "static" && p != "passphrase":
-			return out
-		case strings.HasPrefix(p, "["):
-			out += p
-		default:
-			out = Join(out, Shown(p))
-		}
+// repeated reports a field that was there before. Below a secret its name is left out.
+func repeated(in *Report, k *yaml.Node, path []string, first int) {
+	if in.Dropped() {
+		return
 	}
-	return out
+	what := "the field is"
+	if len(Visible(path)) < len(path) {
+		what = "a field in it is"
+	}
+	in.Fail(k.Line, ShownPath(path), what+" there twice, first on line "+strconv.Itoa(first), "keep one of them")
 }

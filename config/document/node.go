@@ -37,7 +37,7 @@ func Index(n *yaml.Node, name string) int {
 		return -1
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		if NameOf(n.Content[i]) == name {
+		if k := Resolved(n.Content[i]); k.Kind == yaml.ScalarNode && k.Value == name {
 			return i
 		}
 	}

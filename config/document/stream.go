@@ -33,49 +33,63 @@ type piece struct {
 // holds every mistake found.
 func Read(name string, data []byte) (*Stream, error) {
 	in := &Report{Name: name}
-	if !within(in, data) || !plainLines(in, data) {
-		return nil, in.Sorted()
-	}
-	s := &Stream{name: name, pieces: split(data)}
-	if len(s.pieces) > MaxDocuments {
-		in.Fail(0, "", fmt.Sprintf("has more than %d documents", MaxDocuments), "check that this is the right file")
-		return nil, in.Sorted()
-	}
-	line := 0
-	for i := range s.pieces {
-		s.pieces[i].parse(in, line)
-		line += bytes.Count(s.pieces[i].text, []byte{'\n'})
-	}
-	if in.Failed() {
-		return nil, in.Sorted()
-	}
-	first := make(map[ID]int)
-	for _, d := range s.Documents() {
-		Check(in, d.Root())
-		id := d.ID()
-		if line, twice := first[id]; twice {
-			in.Fail(d.Line(), "", "document "+id.String()+" is there twice, first on line "+strconv.Itoa(line), "keep one of them, or merge the two")
-			continue
-		}
-		first[id] = d.Line()
-	}
+	s, _ := read(in, data)
 	if in.Failed() {
 		return nil, in.Sorted()
 	}
 	return s, nil
 }
 
+// Documents is [Read] for who reads more than the form of the documents: the
+// mistakes are in the report, and those documents are returned whose form is right,
+// so that the others' do not hide what else is wrong.
+func Documents(in *Report, data []byte) []*Document {
+	_, docs := read(in, data)
+	return docs
+}
+
+func read(in *Report, data []byte) (s *Stream, docs []*Document) {
+	if !within(in, data) || !plainLines(in, data) {
+		return nil, nil
+	}
+	s = &Stream{name: in.Name, pieces: split(data)}
+	if len(s.pieces) > MaxDocuments {
+		in.Fail(0, "", fmt.Sprintf("has more than %d documents", MaxDocuments), "check that this is the right file")
+		return nil, nil
+	}
+	line := 0
+	for i := range s.pieces {
+		s.pieces[i].parse(in, line)
+		line += bytes.Count(s.pieces[i].text, []byte{'\n'})
+	}
+	first := make(map[ID]int)
+	for _, d := range s.Documents() {
+		before := len(in.errs)
+		if Check(in, d.Root()); in.more(before) {
+			continue
+		}
+		id := d.ID()
+		if line, twice := first[id]; twice {
+			in.Fail(d.Line(), "", "document "+id.String()+" is there twice, first on line "+strconv.Itoa(line), "keep one of them, or merge the two")
+			continue
+		}
+		first[id] = d.Line()
+		docs = append(docs, d)
+	}
+	return s, docs
+}
+
 // plainLines reports whether the source is of lines as everyone sees them: YAML
 // has line ends that other programs show as a character, and behind one a
 // comment could hide a document.
 func plainLines(in *Report, data []byte) bool {
-	if !utf8.Valid(data) {
-		in.Fail(0, "", "is not UTF-8", "write the file as UTF-8, with other characters as escapes in double quotes")
-		return false
-	}
 	line := 0
 	for text := range bytes.Lines(data) {
 		line++
+		if !utf8.Valid(text) {
+			in.Fail(line, "", "is not UTF-8", "write the file as UTF-8, with other characters as escapes in double quotes")
+			return false
+		}
 		if bytes.ContainsAny(bytes.TrimSuffix(text, []byte("\r\n")), "\r\u0085\u2028\u2029") {
 			in.Fail(line, "", "has a line end that is not LF or CR LF", "end the line with LF, or write the character as an escape in double quotes")
 			return false
@@ -145,13 +159,12 @@ func (p *piece) parse(in *Report, lines int) {
 		}
 		return
 	}
-	nodes := decode(in, p.text, lines)
-	switch {
-	case in.Failed():
-	case len(nodes) != 1:
-		in.Fail(1+lines, "", "has documents that cannot be told apart", "write --- on a line of its own before each document")
-	case !IsNull(nodes[0].Content[0]):
+	before := len(in.errs)
+	switch nodes := decode(in, p.text, lines); {
+	case len(nodes) == 1 && !IsNull(nodes[0].Content[0]):
 		p.doc = &Document{node: nodes[0], file: in.Name, text: p.text, lines: lines}
+	case len(nodes) != 1 && !in.more(before):
+		in.Fail(1+lines, "", "has documents that cannot be told apart", "write --- on a line of its own before each document")
 	}
 }
 
@@ -228,7 +241,7 @@ func (s *Stream) Bytes() []byte {
 	open := false // a document, so that the next one needs its ---
 	for i, p := range s.pieces {
 		text := p.text
-		if text == nil {
+		if text == nil && p.doc != nil {
 			text = p.doc.text
 		}
 		if i < len(s.pieces)-1 && len(text) > 0 && text[len(text)-1] != '\n' {

@@ -134,16 +134,15 @@ machine: # this one
     # all files
     files:
         - content: |
-            a
-              b
+              a
+                b
           path: "/x"
         # after the first
         - {path: /y, op: 'create'}
 debug: yes
 
 # between two documents
----
-# the second
+--- # the second
 kind: Surprise
 apiVersion: example.com/v1
 name: abc
@@ -152,7 +151,7 @@ list:
 - 1
 - 0644
 - yes
-
+...
 # nothing
 ---
 --- {kind: KmsgLogConfig, apiVersion: v1alpha1, name: "a/b"}
@@ -288,8 +287,9 @@ func TestMistakes(t *testing.T) {
 		{"main twice", "machine: {}\n---\ncluster: {}\n", "f:3: document v1alpha1 is there twice, first on line 1; keep one of them, or merge the two"},
 		{"field twice", "a: 1\n---\nkind: X\napiVersion: v1\na: {b: 1,\n  b: 2}\n", "f:6: a.b: the field is there twice, first on line 5; keep one of them"},
 		{"syntax", "a: 1\n---\na: [\n---\nb: 1\n", "f:4: did not find expected node content"},
-		{"not UTF-8", "a: \xff\n", "f: is not UTF-8; write the file as UTF-8, with other characters as escapes in double quotes"},
+		{"not UTF-8", "a: \xff\n", "f:1: is not UTF-8; write the file as UTF-8, with other characters as escapes in double quotes"},
 		{"directive", "a: 1\n...\n%TAG ! x:\n", "f:3: has a directive that no document follows; remove the line that starts with %"},
+		{"another YAML", "a: 1\n...\n%YAML 1.2\n---\nb: 1\n", "f:3: a %YAML directive asks for a version of YAML that is not read; remove the line that starts with %YAML"},
 		{"line ends", "a: 1\n# no\rmachine: {}\n", "f:2: has a line end that is not LF or CR LF; end the line with LF"},
 		{"odd line ends", "a: x\u2028y\n", "f:1: has a line end that is not LF or CR LF"},
 		{"all at once", "- 1\n---\n- 2\n", "f:1: is a list, not a mapping; write it as field: value\nf:3: is a list"},

@@ -3,6 +3,7 @@ package patch
 import (
 	"slices"
 	"strconv"
+	"strings"
 
 	"go.yaml.in/yaml/v4"
 
@@ -41,11 +42,11 @@ func (o Options) apply(s *document.Stream, p *Patch) (*document.Stream, error) {
 		m.kind = part.id.Kind
 		docs = m.document(docs, part)
 	}
-	if !in.Failed() {
+	if m.broken == nil && !in.Failed() {
 		m.conflicts(docs)
 	}
-	if in.Failed() {
-		return nil, in.Sorted()
+	if m.broken != nil || in.Failed() {
+		return nil, append(m.broken, in.Sorted()...)
 	}
 	return s.With(docs...), nil
 }
@@ -110,9 +111,21 @@ func (m *merger) document(docs []*document.Document, p part) []*document.Documen
 		}
 		return slices.Delete(slices.Clone(docs), at, at+1)
 	}
-	changed, err := docs[at].Edit(func(root *yaml.Node) error {
-		for _, d := range p.deletions {
-			m.delete(root, d)
+	if changed := m.change(docs[at], p); changed != docs[at] {
+		docs = slices.Clone(docs)
+		docs[at] = changed
+	}
+	return docs
+}
+
+// change applies a part of the patch to its document. One in which nothing changes,
+// and with mistakes, is d itself, which keeps its text.
+func (m *merger) change(d *document.Document, p part) *document.Document {
+	reached := false
+	changed, err := d.Edit(func(root *yaml.Node) error {
+		reached = true
+		for _, deletion := range p.deletions {
+			m.delete(root, deletion)
 		}
 		if p.root != nil {
 			m.fields(root, p.root, m.types.root(m.kind), nil)
@@ -121,20 +134,31 @@ func (m *merger) document(docs []*document.Document, p part) []*document.Documen
 		if len(p.deletions) > 0 {
 			m.keepMain(root)
 		}
-		return nil
+		return m.in.Err() // before the document is written, which costs most
 	})
 	switch {
+	case err != nil && !reached:
+		m.broken = append(m.broken, unchangeable(d, d.Line(), err)...)
+	case m.in.Failed():
 	case err != nil:
-		m.in.Fail(p.line, "", "document "+p.id.String()+" cannot be changed: "+err.Error(), "this is no machine configuration")
-	case changed.Same(docs[at]):
-		// It keeps its text.
+		problem, fix, _ := strings.Cut(err.Error(), "; ")
+		m.in.Fail(p.line, "", "document "+p.id.String()+" cannot be changed: "+problem, fix)
+	case changed.Same(d):
 	case changed.ID() != p.id:
 		m.in.Fail(p.line, "", "document "+p.id.String()+" would become "+changed.ID().String(), "delete the one, and add the other")
 	default:
-		docs = slices.Clone(docs)
-		docs[at] = changed
+		return changed
 	}
-	return docs
+	return d
+}
+
+// unchangeable returns that a document of the configuration cannot be changed: it is
+// what has to be mended, in its file, not the patch. The error is "problem; fix".
+func unchangeable(d *document.Document, line int, err error) document.Errors {
+	in := &document.Report{Name: d.File()}
+	problem, fix, _ := strings.Cut(err.Error(), "; ")
+	in.Fail(line, "", "document "+d.ID().String()+" cannot be changed: "+problem, fix)
+	return in.Sorted()
 }
 
 // conflicts reports documents that Talos does not let stand next to each other

@@ -15,8 +15,8 @@ const directive = "$patch"
 
 // deletion is one $patch: delete.
 type deletion struct {
-	path  []string // of the value; empty for the document
-	key   string   // of a list entry: the field that selects it
+	path  place  // of the value; empty for the document
+	key   string // of a list entry: the field that selects it
 	value *yaml.Node
 	line  int
 }
@@ -51,7 +51,7 @@ type scan struct {
 }
 
 // node scans a value and reports whether it is to be left out.
-func (s *scan) node(n *yaml.Node, path []string, entry bool) bool {
+func (s *scan) node(n *yaml.Node, path place, entry bool) bool {
 	switch n.Kind {
 	case yaml.MappingNode:
 		if s.full {
@@ -70,15 +70,15 @@ func (s *scan) node(n *yaml.Node, path []string, entry bool) bool {
 
 // children scans the values of a mapping (step 2) or list (step 1) and reports
 // whether nothing is left.
-func (s *scan) children(n *yaml.Node, path []string, step int) bool {
+func (s *scan) children(n *yaml.Node, path place, step int) bool {
 	removed, number := false, 0
 	for i := 0; i+step <= len(n.Content); {
-		name := "[" + strconv.Itoa(number) + "]"
+		here := path.entry(number)
 		if step == 2 {
-			name = n.Content[i].Value
+			here = path.field(n.Content[i].Value)
 		}
 		number++
-		if !s.node(n.Content[i+step-1], append(slices.Clip(path), name), step == 1) {
+		if !s.node(n.Content[i+step-1], here, step == 1) {
 			i += step
 			continue
 		}
@@ -89,22 +89,23 @@ func (s *scan) children(n *yaml.Node, path []string, step int) bool {
 }
 
 // delete notes what the directive in field i of the mapping n asks for.
-func (s *scan) delete(n *yaml.Node, i int, path []string, entry bool) {
+func (s *scan) delete(n *yaml.Node, i int, path place, entry bool) {
 	if s.full = len(s.found) == maxDeletions; s.full {
 		s.fail(n.Content[i], path, "there are more than "+strconv.Itoa(maxDeletions)+" deletions", "delete what is above them")
 		return
 	}
 	d := deletion{path: path, line: n.Content[i].Line}
-	inList := func(p string) bool { return strings.HasPrefix(p, "[") }
 	above := path
 	if entry {
 		above = path[:len(path)-1]
 	}
+	// Talos takes every name that starts with [ for an entry.
+	bracket := func(p step) bool { return p.entry || s.options.Talos && strings.HasPrefix(p.name, "[") }
 	switch {
 	case document.Text(n.Content[i+1]) != "delete":
 		s.fail(n.Content[i], path, "$patch is not delete, the only one there is", "write $patch: delete, or remove it")
 		return
-	case slices.ContainsFunc(above, inList):
+	case slices.ContainsFunc(above, bracket):
 		s.fail(n.Content[i], path, "$patch: delete inside of a list entry is not possible", "delete the entry as a whole, and add what shall stay of it")
 		return
 	case entry && len(n.Content) == 2:
@@ -124,9 +125,10 @@ func (s *scan) delete(n *yaml.Node, i int, path []string, entry bool) {
 func (m *merger) delete(root *yaml.Node, d deletion) {
 	here, s := root, m.types.root(m.kind)
 	last := len(d.path) - 1
-	for i, name := range d.path {
+	for i, step := range d.path {
+		name := step.name
 		switch {
-		case strings.HasPrefix(name, "["):
+		case step.entry:
 			m.deleteEntry(here, s, d)
 			return
 		case i == last:
@@ -150,7 +152,7 @@ func (m *merger) delete(root *yaml.Node, d deletion) {
 }
 
 func (m *merger) missing(d deletion) {
-	m.in.Fail(d.line, m.shown(d.path), "there is nothing to delete in the configuration", "check the path, or leave it out of the patch")
+	m.in.Fail(d.line, d.path.String(), "there is nothing to delete in the configuration", "check the path, or leave it out of the patch")
 }
 
 // deleteField deletes a field. Like Talos it does not mind when a field that the
@@ -187,7 +189,11 @@ func (m *merger) deleteEntry(n *yaml.Node, s shape, d deletion) {
 			}
 		}
 	}
-	m.in.Fail(d.line, m.shown(d.path), "there is no entry with this "+document.Shown(d.key)+" to delete in the configuration",
+	key := "field"
+	if path := d.path.field(d.key).names(); len(document.Visible(path)) == len(path) {
+		key = document.Shown(d.key)
+	}
+	m.in.Fail(d.line, d.path.String(), "there is no entry with this "+key+" to delete in the configuration",
 		"check the value, or leave it out of the patch")
 }
 

@@ -46,10 +46,13 @@
 //
 //   - Keys of an encryption merge by slot. In Talos they are appended, and the
 //     result has two keys for a slot, which it refuses. A key has one kind: that of
-//     the patch takes the place of the other. A slot that is twice in a patch is a
-//     mistake.
+//     the patch takes the place of another one; the same kind is merged field by
+//     field, as is what stands beside it. Lists in a key (pcrs, endpoints) are
+//     replaced, by empty ones too: appended, a key would stay bound to registers
+//     that the patch leaves out. A slot that is twice in a patch is a mistake.
 //   - Entries can be deleted by a number: "- slot: 1" with $patch: delete. Talos
-//     compares texts only and never finds the slot.
+//     compares texts only and never finds the slot. By an empty text, as Talos does,
+//     no entry is found: it would be any that lacks the field.
 //   - What a patch does not have stays. Talos takes some values from the patch
 //     even when they are not there: any patch of a volume document loses
 //     provisioning.minSize and diskSelector.match, a new key of a ca loses its crt.
@@ -62,12 +65,14 @@
 //     addresses of a RoutingRuleConfig, no field of which it can patch.
 //   - Null in free YAML changes nothing; Talos crashes.
 //   - Two device selectors are equal when they ask for the same, physical included.
-//   - Fields of certificates (crt, key) can be deleted.
+//   - Fields of certificates (crt, key) can be deleted, and so can fields whose names
+//     start with [, such as the mirror [fd00::1]:5000, which Talos takes for entries.
 //   - A patch can have a document twice; the second one changes the result of the
 //     first. A document that holds deletions only is never added.
 //   - In RFC 6902, replace and copy need what they name, as the RFC says, and
 //     yes, no, on and off stay what they are: Talos rewrites the document in YAML
-//     1.1, which makes truth values of them.
+//     1.1, which makes truth values of them. As new texts they get quotes, so that
+//     they stay texts for Talos too.
 //
 // With Options.Talos these remain:
 //
@@ -80,6 +85,10 @@
 //   - Talos 1.14 replaces lists of newer kinds that 1.13 does not have. They are
 //     appended here.
 //   - Talos writes the result anew, without comments.
+//
+// Refused with and without the option: a patch in which the name of a field is a
+// list or a mapping, and RFC 6902 for a configuration that has such a name, which
+// JSON has not.
 //
 // The tests in test/interop/machineconfig hold all of this against Talos' own
 // packages.

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/cryptctl/cryptctl/config/document"
 )
 
 // value is a JSON value whose fields have an order. It knows the YAML that it
@@ -21,7 +23,7 @@ type value struct {
 	node   *yaml.Node
 }
 
-// valueOf returns the JSON value of a YAML value without aliases.
+// valueOf returns the JSON value of a YAML value without aliases and odd names.
 func valueOf(n *yaml.Node) *value {
 	v := &value{kind: n.Kind, node: n}
 	switch n.Kind {
@@ -101,6 +103,20 @@ func (v *value) append(out []byte) []byte {
 		return append(out, ']')
 	}
 	return append(out, v.text...)
+}
+
+// oddName returns a name of a field in the value that is a list or a mapping, nil
+// when there is none.
+func oddName(n *yaml.Node) *yaml.Node {
+	for i, child := range n.Content {
+		if k := document.Resolved(child); n.Kind == yaml.MappingNode && i%2 == 0 && k.Kind != yaml.ScalarNode {
+			return child
+		}
+		if odd := oddName(child); odd != nil {
+			return odd
+		}
+	}
+	return nil
 }
 
 // parseJSON parses what the patch library wrote; ok is false when it nests too
@@ -287,10 +303,15 @@ func tagOf(text string) string {
 	return "!!int"
 }
 
+// textNode returns a text. One that YAML 1.1 takes for a truth value gets quotes,
+// since Talos reads with both versions.
 func textNode(s string) *yaml.Node {
 	n := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s}
 	if strings.Contains(s, "\n") {
 		n.Style = yaml.LiteralStyle
+	}
+	if _, truth := oldTruth(s); truth {
+		n.Style = yaml.DoubleQuotedStyle
 	}
 	return n
 }

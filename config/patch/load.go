@@ -44,9 +44,11 @@ func Load(name string, data []byte) (*Patch, error) {
 	}
 	nodes = slices.DeleteFunc(nodes, func(n *yaml.Node) bool { return document.IsNull(n.Content[0]) })
 	p := &Patch{name: name}
-	if len(nodes) > document.MaxDocuments {
-		in.Fail(0, "", "has more than "+strconv.Itoa(document.MaxDocuments)+" documents", "check that this is the right file")
-		return nil, in.Sorted()
+	for _, n := range nodes {
+		if odd := oddName(n); odd != nil {
+			in.Fail(odd.Line, "", "the name of a field is "+document.What(odd), "write the name as text")
+			return nil, in.Sorted()
+		}
 	}
 	if !slices.ContainsFunc(nodes, func(n *yaml.Node) bool { return n.Content[0].Kind == yaml.SequenceNode }) {
 		p.strategic(in, nodes)

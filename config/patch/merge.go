@@ -21,34 +21,22 @@ type merger struct {
 	types   *types
 	kind    string
 	in      *document.Report // of the patch
+	broken  document.Errors  // of the configuration
+	inKey   bool             // the values are in a key of an encryption
 }
 
 // fail reports a mistake at a node of the patch.
-func (m *merger) fail(n *yaml.Node, path []string, problem, fix string) {
-	m.in.Fail(n.Line, m.shown(path), problem, fix)
-}
-
-// shown returns a path for a message. It ends before a name inside of static,
-// which could be a passphrase that lost its field.
-func (m *merger) shown(path []string) string {
-	var out []string
-	for i, p := range path {
-		if i > 0 && path[i-1] == "static" && p != "passphrase" {
-			break
-		}
-		if !strings.HasPrefix(p, "[") {
-			p = document.Shown(p)
-		}
-		out = append(out, p)
-	}
-	return document.Path(out...)
+func (m *merger) fail(n *yaml.Node, path place, problem, fix string) {
+	m.in.Fail(n.Line, path.String(), problem, fix)
 }
 
 // fields merges the fields of a mapping.
-func (m *merger) fields(left, right *yaml.Node, s shape, path []string) {
+func (m *merger) fields(left, right *yaml.Node, s shape, path place) {
 	at := make(map[string]int, len(left.Content)/2) // where its value is
 	for i := 0; i+1 < len(left.Content); i += 2 {
-		at[left.Content[i].Value] = i + 1
+		if k := left.Content[i]; k.Kind == yaml.ScalarNode {
+			at[k.Value] = i + 1
+		}
 	}
 	for i := 0; i+1 < len(right.Content); i += 2 {
 		k := right.Content[i]
@@ -56,7 +44,7 @@ func (m *merger) fields(left, right *yaml.Node, s shape, path []string) {
 		if !ok {
 			there = -1
 		}
-		if m.field(left, there, k, right.Content[i+1], s, append(slices.Clip(path), k.Value)) {
+		if m.field(left, there, k, right.Content[i+1], s, path.field(k.Value)) {
 			at[k.Value] = len(left.Content) - 1
 		}
 	}
@@ -66,10 +54,10 @@ func (m *merger) fields(left, right *yaml.Node, s shape, path []string) {
 }
 
 // absent does what Talos does with fields that the patch does not have.
-func (m *merger) absent(left, right *yaml.Node, s shape, path []string) {
+func (m *merger) absent(left, right *yaml.Node, s shape, path place) {
 	for _, name := range m.types.order[s.name] {
 		f := m.types.fields[s.name][name]
-		here := append(slices.Clip(path), name)
+		here := path.field(name)
 		switch missing := document.IsNull(document.Field(right, name)); {
 		case f.class == fixed && !f.pointer:
 			m.fail(right, here, "Talos 1.13 fails to merge what has this field", "replace the document, or do not ask for Talos' rules")
@@ -87,7 +75,7 @@ func (m *merger) absent(left, right *yaml.Node, s shape, path []string) {
 
 // field merges one field of the patch into the mapping of type in, which has its
 // value at i, or not (-1). It reports whether the mapping has one field more.
-func (m *merger) field(left *yaml.Node, i int, key, right *yaml.Node, in shape, path []string) bool {
+func (m *merger) field(left *yaml.Node, i int, key, right *yaml.Node, in shape, path place) bool {
 	s := m.types.field(in, key.Value)
 	if i >= 0 && !document.IsNull(left.Content[i]) {
 		old := left.Content[i]
@@ -113,7 +101,7 @@ func (m *merger) field(left *yaml.Node, i int, key, right *yaml.Node, in shape, 
 }
 
 // first returns what a field becomes that was absent or null.
-func (m *merger) first(right *yaml.Node, s shape, path []string) *yaml.Node {
+func (m *merger) first(right *yaml.Node, s shape, path place) *yaml.Node {
 	switch {
 	case right.Kind == yaml.SequenceNode && s.class == list && m.keyed(path):
 		left := *right
@@ -135,7 +123,7 @@ func scalar(c class) bool {
 }
 
 // value returns what two values become.
-func (m *merger) value(left, right *yaml.Node, s shape, path []string) *yaml.Node {
+func (m *merger) value(left, right *yaml.Node, s shape, path place) *yaml.Node {
 	if s.class == argument {
 		return right
 	}
@@ -153,6 +141,8 @@ func (m *merger) value(left, right *yaml.Node, s shape, path []string) *yaml.Nod
 		m.fail(right, path, "is "+document.What(right)+", but the configuration has "+document.What(left), "write the same type, or delete the field first")
 	case right.Kind == yaml.MappingNode:
 		m.fields(left, right, s, path)
+	case right.Kind == yaml.SequenceNode && m.inKey:
+		return right // two lists of registers, or of servers, make none that was meant
 	case right.Kind == yaml.SequenceNode:
 		m.entries(left, right, s, path)
 	default:
@@ -162,7 +152,7 @@ func (m *merger) value(left, right *yaml.Node, s shape, path []string) *yaml.Nod
 }
 
 // null returns what null does to a value: nothing, as if it were absent.
-func (m *merger) null(left, right *yaml.Node, s shape, path []string) *yaml.Node {
+func (m *merger) null(left, right *yaml.Node, s shape, path place) *yaml.Node {
 	if m.options.Talos && s.class == anything {
 		m.fail(right, path, "is null, at which Talos 1.13 crashes", "write $patch: delete to remove the field")
 	}
@@ -170,7 +160,7 @@ func (m *merger) null(left, right *yaml.Node, s shape, path []string) *yaml.Node
 }
 
 // scalar returns what two scalars become.
-func (m *merger) scalar(left, right *yaml.Node, s shape, path []string) *yaml.Node {
+func (m *merger) scalar(left, right *yaml.Node, s shape, path place) *yaml.Node {
 	if s.class == anything || s.class == unknown {
 		if left.ShortTag() != right.ShortTag() && s.class == anything {
 			m.fail(right, path, "is "+document.What(right)+", but the configuration has "+document.What(left), "write the same type, or delete the field first")
@@ -222,7 +212,7 @@ func isZero(s string) bool {
 }
 
 // entries merges the entries of a list into another.
-func (m *merger) entries(left, right *yaml.Node, s shape, path []string) {
+func (m *merger) entries(left, right *yaml.Node, s shape, path place) {
 	r, keyed := m.ruleFor(path)
 	if keyed && (len(left.Content)+len(right.Content))*len(right.Content) > maxPairs {
 		m.fail(right, path, "has too many entries to find those that are meant", "check that this is the right file")
@@ -248,27 +238,28 @@ func (m *merger) entries(left, right *yaml.Node, s shape, path []string) {
 			}
 			at = m.find(r, known, entry)
 		}
-		switch here := append(slices.Clip(path), "["+strconv.Itoa(i)+"]"); {
+		switch here := path.entry(i); {
 		case at < 0:
 			left.Content = append(left.Content, entry)
 		case r.replace:
 			left.Content[at] = entry
 		case entry.Kind == yaml.MappingNode:
-			if r.by[0] == "slot" {
+			if m.inKey = r.by[0] == "slot"; m.inKey {
 				dropKind(left.Content[at], entry)
 			}
 			m.fields(left.Content[at], entry, elem, here)
+			m.inKey = false
 		}
 	}
 }
 
 // slotTwice reports a patch that has two keys for one slot: it cannot mean both.
-func (m *merger) slotTwice(n *yaml.Node, path []string) bool {
+func (m *merger) slotTwice(n *yaml.Node, path place) bool {
 	first := make(map[int64]int)
 	for i, e := range n.Content {
 		slot, ok := numberOf(document.Field(e, "slot"))
 		if line, twice := first[slot]; ok && twice {
-			m.fail(e, append(slices.Clip(path), "["+strconv.Itoa(i)+"]"),
+			m.fail(e, path.entry(i),
 				"slot "+strconv.FormatInt(slot, 10)+" is there twice, first on line "+strconv.Itoa(line), "give each key a slot of its own")
 			return true
 		}

@@ -84,39 +84,54 @@ func (o Options) operate(s *document.Stream, p *Patch, in *document.Report) (*do
 			"write a strategic merge patch, whose documents name the ones they are for")
 		return nil, in.Sorted()
 	}
+	reached, line := false, docs[0].Line()
 	changed, err := docs[0].Edit(func(root *yaml.Node) error {
-		if o.Talos {
-			oldWords(root)
+		if odd := oddName(root); odd != nil {
+			line = odd.Line
+			return fmt.Errorf("the name of a field is %s, which JSON does not have; write the name as text, or the patch as strategic merge", document.What(odd))
 		}
-		before := valueOf(root)
-		text := before.append(nil)
-		ops := p.operations
-		if o.Talos {
-			ops = looseOperations(ops, text)
-		}
-		out, err := run(ops, text)
-		if err != nil {
-			p.blame(in, text)
-			return err
-		}
-		after, ok := parseJSON(out)
-		if !ok || after.kind != yaml.MappingNode {
-			in.Fail(p.operations[0].line, "", "would leave no document", "keep it a mapping that is not deeper than 100 levels")
-			return errors.New("no document")
-		}
-		*root = *after.yaml(before)
-		return nil
+		reached = true
+		return o.rewrite(p, in, root)
 	})
 	switch {
 	case in.Failed():
 		return nil, in.Sorted()
+	case err != nil && !reached:
+		return nil, unchangeable(docs[0], line, err)
 	case err != nil:
-		in.Fail(p.operations[0].line, "", "the document cannot be changed: "+err.Error(), "this is no machine configuration")
+		problem, fix, _ := strings.Cut(err.Error(), "; ")
+		in.Fail(p.operations[0].line, "", "the document cannot be changed: "+problem, fix)
 		return nil, in.Sorted()
 	case changed.Same(docs[0]):
 		return s, nil
 	}
 	return s.With(changed), nil
+}
+
+// rewrite applies an RFC 6902 patch to the root of a document. Mistakes are in the
+// report, and there is an error then.
+func (o Options) rewrite(p *Patch, in *document.Report, root *yaml.Node) error {
+	if o.Talos {
+		oldWords(root)
+	}
+	before := valueOf(root)
+	text := before.append(nil)
+	ops := p.operations
+	if o.Talos {
+		ops = looseOperations(ops, text)
+	}
+	out, err := run(ops, text)
+	if err != nil {
+		blame(in, ops, text)
+		return err
+	}
+	after, ok := parseJSON(out)
+	if !ok || after.kind != yaml.MappingNode {
+		in.Fail(p.operations[0].line, "", "would leave no document", "keep it a mapping that is not deeper than 100 levels")
+		return errors.New("no document")
+	}
+	*root = *after.yaml(before)
+	return nil
 }
 
 // run applies operations to a JSON text. What the library cannot do, even where
@@ -142,17 +157,17 @@ func run(ops []operation, text []byte) (out []byte, err error) {
 
 // blame reports the first operation that fails: the last one of the shortest
 // patch that does.
-func (p *Patch) blame(in *document.Report, text []byte) {
-	low, high := 0, len(p.operations) // the first low do not fail, the first high do
+func blame(in *document.Report, ops []operation, text []byte) {
+	low, high := 0, len(ops) // the first low do not fail, the first high do
 	for high-low > 1 {
-		if middle := (low + high) / 2; fails(p.operations[:middle], text) {
+		if middle := (low + high) / 2; fails(ops[:middle], text) {
 			high = middle
 		} else {
 			low = middle
 		}
 	}
-	o := p.operations[high-1]
-	_, err := run(p.operations[:high], text)
+	o := ops[high-1]
+	_, err := run(ops[:high], text)
 	problem, fix := "cannot be done", "check the path and the value"
 	switch size := (*jsonpatch.AccumulatedCopySizeError)(nil); {
 	case errors.Is(err, jsonpatch.ErrTestFailed):
@@ -168,7 +183,20 @@ func (p *Patch) blame(in *document.Report, text []byte) {
 	case errors.Is(err, jsonpatch.ErrInvalidIndex):
 		problem, fix = "the list has no such entry", "write the number of an entry, from 0, or - for the end"
 	}
-	in.Fail(o.line, "["+strconv.Itoa(high-1)+"]", o.op+" "+document.Shown(o.path)+": "+problem, fix)
+	in.Fail(o.line, "["+strconv.Itoa(high-1)+"]", o.op+" "+shownPointer(o.path)+": "+problem, fix)
+}
+
+// shownPointer returns a JSON pointer (RFC 6901) without the names below a secret.
+func shownPointer(pointer string) string {
+	names := strings.Split(pointer, "/")
+	plain := make([]string, len(names))
+	for i, name := range names {
+		plain[i] = strings.NewReplacer("~1", "/", "~0", "~").Replace(name)
+		if name != "" && strings.Trim(name, "0123456789") == "" {
+			plain[i] = "[" + name + "]"
+		}
+	}
+	return document.Shown(strings.Join(names[:len(document.Visible(plain))], "/"))
 }
 
 func fails(ops []operation, text []byte) bool {

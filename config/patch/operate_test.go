@@ -30,16 +30,19 @@ func TestOperations(t *testing.T) {
 		{"in YAML", "- op: replace\n  path: /machine/network/hostname\n  value: w2\n", change("w1", "w2"), ""},
 		{"add in front", `[{"op": "add", "path": "/machine/certSANs/0", "value": "z"}]`, change("    - a", "    - z\n    - a"), ""},
 		{"remove between", `[{"op": "remove", "path": "/machine/certSANs/1"}]`, change("    - b\n", ""), ""},
-		{"add a field", `[{"op": "add", "path": "/machine/kubelet", "value": {"image": "i", "n": [1, true, null, 1.5]}}]`, config + "  kubelet:\n    image: i\n    n:\n      - 1\n      - true\n      - null\n      - 1.5\n", ""},
+		{"add a field", `[{"op": "add", "path": "/machine/kubelet", "value": {"image": "i", "n": [1, true, null, 1.5]}}]`, config + "  kubelet:\n    image: i\n    \"n\":\n      - 1\n      - true\n      - null\n      - 1.5\n", ""},
 		{"lines", `[{"op": "replace", "path": "/machine/files/0/path", "value": "a\nb\n"}]`, change("path: /x", "path: |\n        a\n        b"), ""},
 		{"a text like a number", `[{"op": "replace", "path": "/machine/network/hostname", "value": "0644"}]`, change("w1", "'0644'"), ""},
 		{"a surrogate pair", "[\n\t{\"op\": \"replace\", \"path\": \"/machine/network\\/hostname\", \"value\": \"\\\\ud83d \\ud83d\\ude00 \\u00e9\"}\n]", change("w1", `"\\ud83d \U0001F600 é"`), ""},
+		{"words that were truth values", `[{"op": "add", "path": "/machine/sysctls", "value": {"a": "yes", "b": "Off", "n": "true", "c": "yesterday"}}]`, config + "  sysctls:\n    a: \"yes\"\n    b: \"Off\"\n    \"n\": 'true'\n    c: yesterday\n", ""},
+		{"a name that is a list", "- op: add\n  path: /machine/x\n  value:\n    ? [a]\n    : 1\n", "!patch:4: the name of a field is a list; write the name as text", ""},
 		{"move", `[{"op": "move", "from": "/machine/certSANs/2", "path": "/machine/certSANs/0"}]`, change("    - a # first\n    - b\n    - c", "    - c # first\n    - a\n    - b"), ""},
 		{"copy", `[{"op": "copy", "from": "/machine/network/hostname", "path": "/machine/token"}]`, config + "  token: w1\n", ""},
 		{"test", `[{"op": "test", "path": "/machine/files/0/permissions", "value": 420}]`, config, ""},
 		{"nothing", `[]`, config, ""},
 		{"replace what is not there", "- op: replace\n  path: /machine/token\n  value: x\n", "!patch:1: [0]: replace /machine/token: there is nothing to replace; write op: add for what is not there yet", config + "  token: x\n"},
 		{"add to what is not there", "- op: add\n  path: /machine/kubelet/image\n  value: x\n", "!patch:1: [0]: add /machine/kubelet/image: there is nothing to add it to; add what is above it first, or write a strategic merge patch", ""},
+		{"which is not what fails for Talos", "- op: replace\n  path: /machine/token\n  value: x\n- op: remove\n  path: /machine/ca\n", "![0]: replace /machine/token: there is nothing to replace", "!patch:4: [1]: remove /machine/ca: there is nothing at this path"},
 		{"remove what is not there", "- op: remove\n  path: /machine/token\n", "!remove /machine/token: there is nothing at this path; check the path", ""},
 		{"no such entry", "- op: remove\n  path: /machine/certSANs/7\n", "!remove /machine/certSANs/7: the list has no such entry", ""},
 		{"a failing test changes nothing", "- op: add\n  path: /machine/token\n  value: x\n- op: test\n  path: /machine/network/hostname\n  value: hunter2\n- op: remove\n  path: /machine\n", "!patch:4: [1]: test /machine/network/hostname: the value there is another one", ""},
@@ -61,6 +64,13 @@ func TestOperations(t *testing.T) {
 			}
 			check(t, patch.Options{Talos: true}, config, tt.patch, tt.talos)
 		})
+	}
+	for _, o := range []patch.Options{{}, {Talos: true}} {
+		check(t, o, "machine:\n  [a]: 1\n  {b: c}: 2\n", `[{"op": "add", "path": "/machine/z", "value": 1}]`, "!config:2: document v1alpha1 cannot be changed: the name of a field is a list, which JSON does not have; write the name as text, or the patch as strategic merge")
+		// What the configuration has wrong is said of the configuration.
+		for _, p := range []string{`[{"op": "add", "path": "/z", "value": 1}]`, "\n\nz: 1\n"} {
+			check(t, o, "\na: &a\n  b: *a\n", p, "!config:2: document v1alpha1 cannot be changed: its aliases stand for more than 1000000 values; write out what is meant")
+		}
 	}
 	check(t, patch.Options{}, "machine: {}\n---\n"+kmsg, "- op: remove\n  path: /machine\n", "!patch:1: an RFC 6902 patch is for one document, and the configuration has 2; write a strategic merge patch")
 	check(t, patch.Options{Talos: true}, "machine: {nodeLabels: {a: no, on: 'yes'}}\n", `[{"op": "add", "path": "/machine/type", "value": "x"}]`, "machine: {nodeLabels: {a: false, 'true': 'yes'}, type: x}\n")

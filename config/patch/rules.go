@@ -44,17 +44,17 @@ func rules() []rule {
 }
 
 // ruleFor returns the rule of the list at a path.
-func (m *merger) ruleFor(path []string) (rule, bool) {
-	names := slices.DeleteFunc(slices.Clone(path), func(s string) bool { return strings.HasPrefix(s, "[") })
+func (m *merger) ruleFor(path place) (rule, bool) {
+	names := strings.Join(path.fields(), ".")
 	for _, r := range rules() {
-		if r.path == strings.Join(names, ".") && slices.Contains(strings.Fields(r.kinds), m.kind) && (!r.ours || !m.options.Talos) {
+		if r.path == names && slices.Contains(strings.Fields(r.kinds), m.kind) && (!r.ours || !m.options.Talos) {
 			return r, true
 		}
 	}
 	return rule{}, false
 }
 
-func (m *merger) keyed(path []string) bool {
+func (m *merger) keyed(path place) bool {
 	_, keyed := m.ruleFor(path)
 	return keyed
 }

@@ -14,7 +14,7 @@ import (
 
 // talosScalar returns what two scalars become in Talos 1.13, where some texts
 // are structures of several fields.
-func (m *merger) talosScalar(left, right *yaml.Node, s shape, path []string) *yaml.Node {
+func (m *merger) talosScalar(left, right *yaml.Node, s shape, path place) *yaml.Node {
 	switch s.class {
 	case fixed:
 		m.fail(right, path, "Talos 1.13 fails to merge this field", "delete it first, or do not ask for Talos' rules")
@@ -32,7 +32,7 @@ func (m *merger) talosScalar(left, right *yaml.Node, s shape, path []string) *ya
 
 // talosURL merges a URL into another as Talos does: a part that is empty in the
 // patch stays as it was.
-func (m *merger) talosURL(left, right *yaml.Node, path []string) *yaml.Node {
+func (m *merger) talosURL(left, right *yaml.Node, path place) *yaml.Node {
 	l, lerr := url.Parse(left.Value)
 	r, rerr := url.Parse(right.Value)
 	if lerr != nil || rerr != nil {
@@ -71,11 +71,8 @@ func (m *merger) talosURL(left, right *yaml.Node, path []string) *yaml.Node {
 // so that the label no becomes the label false, and a field on the field true.
 func oldWords(n *yaml.Node) {
 	if n.Kind == yaml.ScalarNode && n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) == 0 {
-		switch n.Value {
-		case "y", "Y", "yes", "Yes", "YES", "on", "On", "ON":
-			n.Tag, n.Value = "!!bool", "true"
-		case "n", "N", "no", "No", "NO", "off", "Off", "OFF":
-			n.Tag, n.Value = "!!bool", "false"
+		if b, ok := oldTruth(n.Value); ok {
+			n.Tag, n.Value = "!!bool", strconv.FormatBool(b)
 		}
 	}
 	for i, child := range n.Content {
@@ -84,6 +81,18 @@ func oldWords(n *yaml.Node) {
 			child.Tag = "!!str" // the names of JSON are texts
 		}
 	}
+}
+
+// oldTruth returns the truth value of a word that YAML 1.1 has for one and YAML 1.2
+// has not (https://yaml.org/type/bool.html).
+func oldTruth(word string) (b, ok bool) {
+	switch word {
+	case "y", "Y", "yes", "Yes", "YES", "on", "On", "ON":
+		return true, true
+	case "n", "N", "no", "No", "NO", "off", "Off", "OFF":
+		return false, true
+	}
+	return false, false
 }
 
 // looseOperations returns the operations as Talos understands them: to replace

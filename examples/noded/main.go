@@ -131,7 +131,6 @@ func newNode(words map[string]string, log *slog.Logger, reboot func(), configure
 		Reboot: reboot,
 		Phase: func(p node.Phase, reason string) {
 			fmt.Printf("noded: %s: %s\n", p, strings.ReplaceAll(reason, "\n", "; "))
-			log.Info("the node is "+string(p), "reason", reason)
 		},
 		Configured: configured,
 	}

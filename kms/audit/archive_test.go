@@ -52,7 +52,7 @@ func TestUnfit(t *testing.T) {
 		if err := l.Close(); err != nil {
 			t.Error(err)
 		}
-		if _, err := audit.Verify(dir); err != nil || !bytes.Contains(read(t, file), []byte(`"detail":"adopted: `)) {
+		if _, err := audit.Verify(t.Context(), dir); err != nil || !bytes.Contains(read(t, file), []byte(`"detail":"adopted: `)) {
 			t.Errorf("%s: after adopting: %v, %s", name, err, read(t, file))
 		}
 	}
@@ -74,7 +74,7 @@ func TestVerifyArchive(t *testing.T) {
 		return dir
 	}
 	live := archive(append(names[3:], filepath.Join(whole, "head"))...)
-	rest, err := audit.Verify(live)
+	rest, err := audit.Verify(t.Context(), live)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func TestVerifyArchive(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := audit.Verify(middle); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := audit.Verify(t.Context(), middle); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a log without its head verifies: %v", err)
 	}
 }

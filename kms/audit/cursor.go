@@ -18,7 +18,7 @@ var errEnough = errors.New("enough")
 type Cursor struct {
 	dir    string
 	from   uint64
-	v      Verifier
+	v      verifier
 	prev   Head
 	name   string // file
 	offset int64  // in it: the end of the last record that was read
@@ -100,5 +100,5 @@ func (c *Cursor) file(name string) error {
 		return err
 	}
 	c.v.torn, c.v.skipped = nil, c.lines // what had no end is read again
-	return c.v.Read(path, f)
+	return c.v.read(path, f)
 }

@@ -100,11 +100,11 @@ func TestCursorGoesOn(t *testing.T) {
 func TestVerifyEnds(t *testing.T) {
 	dir := written(t, 6, audit.Options{})
 	ctx, cancel := context.WithCancel(t.Context())
-	if rep, err := audit.VerifyContext(ctx, dir); err != nil || rep.Records != 6 {
+	if rep, err := audit.Verify(ctx, dir); err != nil || rep.Records != 6 {
 		t.Errorf("%+v, %v", rep, err)
 	}
 	cancel()
-	if _, err := audit.VerifyContext(ctx, dir); !errors.Is(err, context.Canceled) {
+	if _, err := audit.Verify(ctx, dir); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }

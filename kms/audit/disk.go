@@ -94,7 +94,7 @@ func (d *disk) rotate(head Head) error {
 	if err != nil {
 		return err
 	}
-	if err := syncDir(d.dir); err != nil {
+	if err := durable.SyncDir(d.dir); err != nil {
 		f.Close()
 		os.Remove(path)
 		return err
@@ -152,15 +152,6 @@ func lockDir(dir string) (*os.File, error) {
 		return nil, fmt.Errorf("another process writes %s: %w", dir, err)
 	}
 	return f, nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 func nameOf(seq uint64) string { return fmt.Sprintf("%016d%s", seq, suffix) }

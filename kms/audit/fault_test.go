@@ -128,7 +128,7 @@ func checkReopened(t *testing.T, dir string, head Head, acked int, what string) 
 		t.Fatalf("%s: %v", what, err)
 	}
 	again.Close()
-	rep, err := Verify(dir, head, again.Head())
+	rep, err := Verify(t.Context(), dir, head, again.Head())
 	if err != nil || head.Seq != uint64(acked) || rep.Records < uint64(acked)+1 {
 		t.Errorf("%s: %d were returned for, head %d; found %+v, %v", what, acked, head.Seq, rep, err)
 	}
@@ -149,7 +149,7 @@ func TestFullDiskHeals(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Close()
-	if rep, err := Verify(dir, l.Head()); err != nil || rep.Records != 2 || rep.Unfinished != 0 {
+	if rep, err := Verify(t.Context(), dir, l.Head()); err != nil || rep.Records != 2 || rep.Unfinished != 0 {
 		t.Errorf("%+v, %v", rep, err)
 	}
 }
@@ -209,8 +209,8 @@ func FuzzVerify(f *testing.F) {
 	f.Add([]byte(`{"seq":1,"prev":"","hash":""}`))
 	good := string(buf)
 	f.Fuzz(func(t *testing.T, text []byte) {
-		v := Verifier{Heads: []Head{h}}
-		if err := errors.Join(v.Read("log", bytes.NewReader(text)), v.Done("log")); err == nil && string(text[:min(len(text), len(good))]) != good {
+		v := verifier{heads: []Head{h}}
+		if err := errors.Join(v.read("log", bytes.NewReader(text)), v.done("log")); err == nil && string(text[:min(len(text), len(good))]) != good {
 			t.Fatal("other bytes passed for the log with this head")
 		}
 	})

@@ -25,7 +25,7 @@ func TestLast(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := audit.Verify(dir); err != nil || r.Files < 4 {
+	if r, err := audit.Verify(t.Context(), dir); err != nil || r.Files < 4 {
 		t.Fatalf("%d files, %v", r.Files, err)
 	}
 	for _, test := range []struct {

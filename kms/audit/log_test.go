@@ -125,7 +125,7 @@ func TestManyAppenders(t *testing.T) {
 	if err := l.Append(audit.Event{Op: "late"}); !errors.Is(err, audit.ErrUnusable) {
 		t.Errorf("append after close: %v", err)
 	}
-	rep, err := audit.Verify(dir, l.Head())
+	rep, err := audit.Verify(t.Context(), dir, l.Head())
 	if err != nil || rep.Records != people*each || rep.Last != l.Head() || rep.First != 1 || rep.Files < 3 {
 		t.Fatalf("%+v, %v", rep, err)
 	}
@@ -158,7 +158,7 @@ func TestGoesOnAfterClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Close()
-	if rep, err := audit.Verify(dir); err != nil || rep.Records != 4 {
+	if rep, err := audit.Verify(t.Context(), dir); err != nil || rep.Records != 4 {
 		t.Fatalf("%+v, %v", rep, err)
 	}
 }
@@ -177,7 +177,7 @@ func TestTornEnd(t *testing.T) {
 		write(t, filepath.Join(again, filepath.Base(name)), append(bytes.Clone(text), tail[:n]...))
 		write(t, filepath.Join(again, "head"), head)
 		if n > 0 && !bytes.Contains(tail[:n], []byte("\n")) {
-			if rep, err := audit.Verify(again); err != nil || rep.Unfinished != n {
+			if rep, err := audit.Verify(t.Context(), again); err != nil || rep.Unfinished != n {
 				t.Errorf("%d bytes: %+v, %v", n, rep, err)
 			}
 		}
@@ -193,7 +193,7 @@ func TestTornEnd(t *testing.T) {
 		if n > 0 {
 			want = 5 // the recovery is on record
 		}
-		rep, err := audit.Verify(again, l.Head())
+		rep, err := audit.Verify(t.Context(), again, l.Head())
 		if err != nil || rep.Records != want || rep.Unfinished != 0 {
 			t.Errorf("%d bytes: %+v, %v", n, rep, err)
 		}
@@ -216,7 +216,7 @@ func TestCutIsRefused(t *testing.T) {
 		if _, err := audit.Open(dir, audit.Options{}); kindOf(err) != audit.Cut {
 			t.Fatalf("cut to %d: opens with %v", n, err)
 		}
-		if _, err := audit.Verify(dir); kindOf(err) != audit.Cut {
+		if _, err := audit.Verify(t.Context(), dir); kindOf(err) != audit.Cut {
 			t.Fatalf("cut to %d: verifies with %v", n, err)
 		}
 		if !bytes.Equal(read(t, name), text[:n]) {
@@ -227,7 +227,7 @@ func TestCutIsRefused(t *testing.T) {
 			t.Fatalf("adopt: %v", err)
 		}
 		l.Close()
-		if _, err := audit.Verify(dir); err != nil {
+		if _, err := audit.Verify(t.Context(), dir); err != nil {
 			t.Fatalf("cut to %d, adopted: %v", n, err)
 		}
 		if !bytes.Contains(read(t, name), []byte("adopted: ")) {
@@ -246,7 +246,7 @@ func TestHeadLost(t *testing.T) {
 		if _, err := audit.Open(dir, audit.Options{}); err == nil || !strings.Contains(err.Error(), "adopt") {
 			t.Errorf("head %q: %v", bad, err)
 		}
-		if _, err := audit.Verify(dir); err == nil {
+		if _, err := audit.Verify(t.Context(), dir); err == nil {
 			t.Errorf("head %q: verifies", bad)
 		}
 		l, err := audit.Open(dir, audit.Options{Adopt: true})
@@ -267,7 +267,7 @@ func TestCrashAtTheStart(t *testing.T) {
 			t.Fatal(err)
 		}
 		l.Close()
-		if rep, err := audit.Verify(dir); err != nil || rep.Records != 1 {
+		if rep, err := audit.Verify(t.Context(), dir); err != nil || rep.Records != 1 {
 			t.Errorf("%+v, %v", rep, err)
 		}
 	}
@@ -292,7 +292,7 @@ func TestCrashAtRotation(t *testing.T) {
 			t.Fatal(err)
 		}
 		l.Close()
-		if rep, err := audit.Verify(dir); err != nil || rep.Files != 2 || rep.Last != l.Head() || rep.Records < 4 {
+		if rep, err := audit.Verify(t.Context(), dir); err != nil || rep.Files != 2 || rep.Last != l.Head() || rep.Records < 4 {
 			t.Errorf("%q: %+v, %v", begun, rep, err)
 		}
 	}
@@ -304,7 +304,7 @@ func TestVerifyFindsWhatWasDone(t *testing.T) {
 	if len(names) < 2 {
 		t.Fatal("no rotation")
 	}
-	kept, err := audit.Verify(whole)
+	kept, err := audit.Verify(t.Context(), whole)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -373,7 +373,7 @@ func TestVerifyFindsWhatWasDone(t *testing.T) {
 				write(t, filepath.Join(dir, filepath.Base(f)), read(t, f))
 			}
 			tt.do(t, dir, lines(dir))
-			rep, err := audit.Verify(dir, kept.Last)
+			rep, err := audit.Verify(t.Context(), dir, kept.Last)
 			if kindOf(err) != tt.want || tt.want == "" && err != nil {
 				t.Fatalf("%v (%+v), want %q", err, rep, tt.want)
 			}

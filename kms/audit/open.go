@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/cryptctl/cryptctl/kms/internal/durable"
 )
 
 // ErrUnfit is wrapped by errors of [Open] about a log that is not what was written,
@@ -109,14 +111,14 @@ func lostHead(err error) bool {
 
 // newest reads the last file of the log, or the one before it if a crash left
 // the last one empty. path is the file to go on with.
-func newest(dir string, names []string) (v *Verifier, path string, err error) {
-	v = &Verifier{}
+func newest(dir string, names []string) (v *verifier, path string, err error) {
+	v = &verifier{}
 	for i := len(names) - 1; i >= 0; i-- {
 		name := filepath.Join(dir, names[i])
 		if path == "" {
 			path = name
 		}
-		one := &Verifier{}
+		one := &verifier{}
 		if err = one.file(name); !one.begun && err == nil && one.torn == nil && i > 0 {
 			continue
 		}
@@ -134,7 +136,7 @@ func newest(dir string, names []string) (v *Verifier, path string, err error) {
 
 // against holds the end that was found against the head. A damage after the
 // head is an unfinished write; before it, someone else's.
-func against(head Head, v *Verifier, dir string, fault *Fault) error {
+func against(head Head, v *verifier, dir string, fault *Fault) error {
 	switch {
 	case v.last.Seq < head.Seq && fault != nil:
 		return fault
@@ -169,7 +171,7 @@ func putAside(path string, from int64) (name string, err error) {
 	if _, err := io.Copy(out, io.NewSectionReader(f, from, end-from)); err != nil {
 		return "", err
 	}
-	if err := errors.Join(out.Sync(), syncDir(dir)); err != nil {
+	if err := errors.Join(out.Sync(), durable.SyncDir(dir)); err != nil {
 		return "", err
 	}
 	if err := errors.Join(f.Truncate(from), f.Sync()); err != nil {
@@ -194,5 +196,5 @@ func (d *disk) begin(path string, size int64, head Head) (err error) {
 		return err
 	}
 	d.size = size
-	return syncDir(d.dir)
+	return durable.SyncDir(d.dir)
 }

@@ -68,7 +68,7 @@ func TestFullDiskIsKnown(t *testing.T) {
 	if n, err := l.Free(); err != nil || n <= 0 {
 		t.Errorf("free: %d, %v", n, err)
 	}
-	if _, err := Verify(dir, l.Head()); err != nil {
+	if _, err := Verify(t.Context(), dir, l.Head()); err != nil {
 		t.Error(err)
 	}
 	rest()

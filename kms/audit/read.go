@@ -41,7 +41,7 @@ func Last(dir string, n int, match func(Record) bool) (from uint64, err error) {
 // matches gives the numbers of the records of one file that match, and the number
 // that follows its last one.
 func matches(path string, match func(Record) bool) (seen []uint64, next uint64, err error) {
-	v := Verifier{}
+	v := verifier{}
 	v.each = func(line []byte, h Head) error {
 		r := Record{Head: h}
 		if err := json.Unmarshal(line, &r.Event); err != nil {

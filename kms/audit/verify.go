@@ -44,9 +44,9 @@ func (f *Fault) Error() string {
 	return fmt.Sprintf("audit log %s: %s: %s", where, f.Kind, f.Text)
 }
 
-// Verifier follows the chain through the files of a log, given in order.
-type Verifier struct {
-	Heads []Head // known from elsewhere: each is held against the log where it lies in it
+// verifier follows the chain through the files of a log, given in order.
+type verifier struct {
+	heads []Head // known from elsewhere: each is held against the log where it lies in it
 
 	first, last Head // the record before the first one read; the last one read
 	begun       bool
@@ -59,9 +59,9 @@ type Verifier struct {
 	stop        func() error // asked before each record
 }
 
-// Read checks one file. The first file of a log that was archived in part may
+// read checks one file. The first file of a log that was archived in part may
 // begin anywhere: what is before it is taken as it says.
-func (v *Verifier) Read(name string, r io.Reader) error {
+func (v *verifier) read(name string, r io.Reader) error {
 	if v.torn != nil {
 		return v.torn // a torn line in the middle of a log is an edit
 	}
@@ -100,7 +100,7 @@ func (v *Verifier) Read(name string, r io.Reader) error {
 }
 
 // record takes one line into the chain.
-func (v *Verifier) record(line []byte) *Fault {
+func (v *verifier) record(line []byte) *Fault {
 	want := v.last.Seq + 1
 	p, err := parse(line)
 	switch {
@@ -130,7 +130,7 @@ func (v *Verifier) record(line []byte) *Fault {
 		return &Fault{Kind: Replaced, Seq: want, Text: fmt.Sprintf("record %d was written after another record %d than this one", want, want-1)}
 	}
 	v.last = p.head
-	for _, h := range v.Heads {
+	for _, h := range v.heads {
 		if h.Seq == v.last.Seq && h.Hash != v.last.Hash {
 			return &Fault{Kind: Replaced, Seq: want, Text: fmt.Sprintf("record %d is not the one that the head names", want)}
 		}
@@ -138,9 +138,9 @@ func (v *Verifier) record(line []byte) *Fault {
 	return nil
 }
 
-// Done says what only the end of the log shows: a cut, or a torn last line.
-func (v *Verifier) Done(name string) error {
-	for _, h := range v.Heads {
+// done says what only the end of the log shows: a cut, or a torn last line.
+func (v *verifier) done(name string) error {
+	for _, h := range v.heads {
 		if h.Seq > v.last.Seq {
 			return &Fault{Cut, name, 0, v.last.Seq + 1, fmt.Sprintf("the log ends with record %d, and record %d was written", v.last.Seq, h.Seq)}
 		}
@@ -150,9 +150,6 @@ func (v *Verifier) Done(name string) error {
 	}
 	return nil
 }
-
-// Last returns the last record that was read.
-func (v *Verifier) Last() Head { return v.last }
 
 // Report is what [Verify] found.
 type Report struct {
@@ -170,14 +167,9 @@ type Report struct {
 
 // Verify checks the log in a directory against its own head file and against
 // heads that were kept elsewhere. It needs no lock: a record that is being
-// written meanwhile is not yet named by the head, and counts as unfinished. The Report counts what was read
-// up to a [Fault].
-func Verify(dir string, heads ...Head) (Report, error) {
-	return VerifyContext(context.Background(), dir, heads...)
-}
-
-// VerifyContext is Verify that ends with an error once ctx does.
-func VerifyContext(ctx context.Context, dir string, heads ...Head) (Report, error) {
+// written meanwhile is not yet named by the head, and counts as unfinished. The
+// Report counts what was read up to a [Fault], or until ctx ended.
+func Verify(ctx context.Context, dir string, heads ...Head) (Report, error) {
 	own, err := readHead(dir)
 	if err != nil {
 		return Report{}, err
@@ -209,7 +201,7 @@ func verify(ctx context.Context, dir string, heads []Head) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	v := Verifier{Heads: heads, stop: ctx.Err}
+	v := verifier{heads: heads, stop: ctx.Err}
 	var rep Report
 	for _, name := range names {
 		if err = v.file(filepath.Join(dir, name)); err != nil {
@@ -218,7 +210,7 @@ func verify(ctx context.Context, dir string, heads []Head) (Report, error) {
 		rep.Files++
 	}
 	if err == nil {
-		if err = v.Done(dir); v.torn != nil && err == error(v.torn) {
+		if err = v.done(dir); v.torn != nil && err == error(v.torn) {
 			rep.Unfinished, err = v.tail, nil
 		}
 	}
@@ -228,7 +220,7 @@ func verify(ctx context.Context, dir string, heads []Head) (Report, error) {
 	return rep, err
 }
 
-func (v *Verifier) file(path string) error {
+func (v *verifier) file(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -243,7 +235,7 @@ func (v *Verifier) file(path string) error {
 	case first != v.last.Seq+1:
 		return &Fault{Missing, path, 0, v.last.Seq + 1, fmt.Sprintf("the file begins with record %d, %d belongs here", first, v.last.Seq+1)}
 	}
-	return v.Read(path, f)
+	return v.read(path, f)
 }
 
 // readHead reads the head file.

@@ -6,7 +6,7 @@
 //	 ────────────>│   kms/store              kms/policy   kms/kek      kms/blob   │
 //	 <────────────│                                                        │      │
 //	   answer     │           kms/audit: synced <──────────────────────────┘      │
-//	              └─────────────────────────────────────────────────────────────-─┘
+//	              └──────────────────────────────────────────────────────────────┘
 //
 //	node/<uuid>       JSON: state, limits, and the node's keys, each wrapped by the KEK
 //	import/<sha256>   JSON: a blob of the reference server: whose it is, and its data
@@ -17,7 +17,7 @@
 //	                  servers, and which are retired
 //
 // A node key is 32 random bytes. The newest version seals; older ones open until
-// they are retired. Versions count up and are never used twice, also not after a
+// they are retired. Versions count up and are never used twice, not even after a
 // node was forgotten. Keys that are in use are kept unwrapped in locked memory, a
 // bounded number, as long as the node's record does not change.
 //

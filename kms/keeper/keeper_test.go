@@ -359,6 +359,13 @@ func TestNodeKeys(t *testing.T) {
 	if _, err := b.RotateKey(t.Context(), op, nodeB); !errors.Is(err, keeper.ErrUnknown) {
 		t.Error(err)
 	}
+	b.ok(b.Approve(t.Context(), op, nodeB, keeper.Approval{})) // known, and without a key
+	if err := b.retire(nodeB, 1); !errors.Is(err, keeper.ErrNoKey) || errors.Is(err, keeper.ErrUnknown) {
+		t.Error(err)
+	}
+	if _, err := b.RotateKey(t.Context(), op, nodeB); !errors.Is(err, keeper.ErrNoKey) || errors.Is(err, keeper.ErrUnknown) {
+		t.Error(err)
+	}
 	for want := uint32(3); want < 6; want++ {
 		if version, err := b.RotateKey(t.Context(), op, nodeA); err != nil || version != want {
 			t.Errorf("version %d, %v", version, err)

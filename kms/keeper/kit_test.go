@@ -210,7 +210,7 @@ func (b *bench) stop() {
 		b.t.Error(err)
 	}
 	b.keys.Close()
-	if _, err := audit.Verify(filepath.Join(b.dir, "audit"), b.log.Head()); err != nil {
+	if _, err := audit.Verify(context.Background(), filepath.Join(b.dir, "audit"), b.log.Head()); err != nil {
 		b.t.Error(err)
 	}
 	if _, err := bolt.Check(filepath.Join(b.dir, "kms.db")); err != nil {

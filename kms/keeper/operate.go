@@ -19,6 +19,8 @@ import (
 var (
 	// ErrUnknown: there is no such node, or no such version of its key.
 	ErrUnknown = errors.New("not known")
+	// ErrNoKey: the node is known and has no key: it never sealed, or was forgotten.
+	ErrNoKey = errors.New("no key yet")
 	// ErrRefused: the change is not possible as things are; the text says why.
 	ErrRefused = errors.New("refused")
 	// ErrChanged: it is not what the change was meant for any more. An ErrRefused.
@@ -113,7 +115,7 @@ func (k *Keeper) Revoke(ctx context.Context, by Operator, node string) error {
 func (k *Keeper) RotateKey(ctx context.Context, by Operator, node string) (version uint32, err error) {
 	err = k.edit(ctx, by.change("rotate-key"), node, func(id blob.Node, r *record) error {
 		if len(r.Keys) == 0 {
-			return fmt.Errorf("%w: node %s has no key yet", ErrUnknown, id)
+			return keyless(id, r)
 		}
 		if err := k.addKey(ctx, id, r); err != nil {
 			return err
@@ -122,6 +124,14 @@ func (k *Keeper) RotateKey(ctx context.Context, by Operator, node string) (versi
 		return nil
 	})
 	return version, err
+}
+
+// keyless says of a node without a key whether it is known.
+func keyless(id blob.Node, r *record) error {
+	if r.Policy.State == policy.Unknown {
+		return fmt.Errorf("%w: node %s", ErrUnknown, id)
+	}
+	return fmt.Errorf("node %s has %w; it gets one when it seals", id, ErrNoKey)
 }
 
 // SetPolicy replaces a node's own networks and limit. judge, if not nil, is as in
@@ -153,7 +163,7 @@ func (k *Keeper) RetireKeys(ctx context.Context, by Operator, node string, below
 		newest, ok := r.key(0)
 		switch {
 		case !ok:
-			return fmt.Errorf("%w: node %s has no key", ErrUnknown, id)
+			return keyless(id, r)
 		case below > newest.Version:
 			return fmt.Errorf("%w: version %d seals; rotate the key first, or forget the node", ErrRefused, newest.Version)
 		}

@@ -136,7 +136,7 @@ func startVaulted(t *testing.T) *vaulted {
 		if err := errors.Join(v.log.Close(), v.store.Close()); err != nil {
 			t.Error(err)
 		}
-		if _, err := audit.Verify(filepath.Join(dir, "audit")); err != nil {
+		if _, err := audit.Verify(context.Background(), filepath.Join(dir, "audit")); err != nil {
 			t.Error(err)
 		}
 	})

@@ -16,9 +16,9 @@ import (
 )
 
 // Unseal returns the data of a blob. The caller gives it to [Keeper.Release], or
-// wipes it. A blob of the reference
-// server, if those are imported, is sealed for the node that brings it first, and
-// from then on opens for that node only and without the reference server's key.
+// wipes it. A blob of the reference server, if those are imported, is sealed for
+// the node that brings it first, and from then on opens for that node only and
+// without the reference server's key.
 func (k *Keeper) Unseal(ctx context.Context, req Request, raw []byte) (*secret.Bytes, error) {
 	t := k.begin("unseal", req)
 	data, err := k.unseal(ctx, t, raw)

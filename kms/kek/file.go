@@ -18,6 +18,7 @@ import (
 	"github.com/tink-crypto/tink-go/v2/aead/subtle"
 	"golang.org/x/sys/unix"
 
+	"github.com/cryptctl/cryptctl/kms/internal/durable"
 	"github.com/cryptctl/cryptctl/luks/kdf"
 	"github.com/cryptctl/cryptctl/secret"
 )
@@ -199,7 +200,6 @@ func (f keysetFile) write(path string, create bool) error {
 	if err != nil {
 		return err
 	}
-	dir := filepath.Dir(path)
 	if err := cleanUp(path); err != nil {
 		return err
 	}
@@ -220,10 +220,5 @@ func (f keysetFile) write(path string, create bool) error {
 	if err != nil {
 		return err
 	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return durable.SyncDir(filepath.Dir(path))
 }

@@ -57,8 +57,6 @@ var (
 	ErrNotAuthentic = errors.New("wrapped key does not open: other key-encryption key, other node, or damaged")
 	// ErrVersion: the version that wrapped it is destroyed or never was here.
 	ErrVersion = errors.New("this version of the key-encryption key is not available")
-	// ErrWrongSecret: the passphrase or key file does not open the keyset file.
-	ErrWrongSecret = errors.New("wrong passphrase or key file, or the keyset file was changed")
 	// ErrSealed: Transit's server is up and sealed or not initialized.
 	ErrSealed = errors.New("the Transit server is sealed")
 	// ErrDown: Transit does not answer, or not now. Trying again may help.

@@ -172,7 +172,7 @@ func (k *Keyset) take(f keysetFile, info fs.FileInfo) error {
 	}
 	keys, err := keyset.ReadWithAssociatedData(keyset.NewBinaryReader(bytes.NewReader(f.Keyset)), master, f.associated())
 	if err != nil {
-		return fmt.Errorf("keyset %s: %w", k.path, ErrWrongSecret)
+		return fmt.Errorf("keyset %s: wrong passphrase or key file, or the keyset file was changed", k.path)
 	}
 	p, err := aead.New(keys)
 	if err != nil {

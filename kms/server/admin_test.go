@@ -171,6 +171,9 @@ func TestNodesOfOperators(t *testing.T) {
 	if err != nil || n.GetState() != wire.NodeState_NODE_STATE_APPROVED || n.GetExpiresAt() == nil {
 		t.Errorf("%v, %v", n, err)
 	}
+	if _, err := a.RotateNodeKey(ctx, &wire.RotateNodeKeyRequest{Node: nodeB}); status.Code(err) != codes.FailedPrecondition {
+		t.Errorf("a node without a key: %v", err)
+	}
 	if _, err := a.ForgetNode(ctx, &wire.ForgetNodeRequest{Node: nodeA, Confirm: "yes"}); status.Code(err) != codes.FailedPrecondition {
 		t.Errorf("not confirmed: %v", err)
 	}

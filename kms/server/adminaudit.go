@@ -123,7 +123,7 @@ func (a admin) VerifyAudit(ctx context.Context, r *wire.VerifyAuditRequest) (*wi
 	}
 	var report audit.Report
 	err = a.alone(ctx, func() (err error) {
-		report, err = audit.VerifyContext(ctx, a.o.Parts.AuditDir, heads...)
+		report, err = audit.Verify(ctx, a.o.Parts.AuditDir, heads...)
 		return err
 	})
 	out := &wire.VerifyAuditResponse{

@@ -115,7 +115,7 @@ func operatorAnswer(err error) error {
 		return status.Error(codes.NotFound, err.Error())
 	case errors.Is(err, keeper.ErrChanged):
 		return status.Error(codes.Aborted, err.Error())
-	case errors.Is(err, keeper.ErrRefused):
+	case errors.Is(err, keeper.ErrRefused), errors.Is(err, keeper.ErrNoKey):
 		return status.Error(codes.FailedPrecondition, err.Error())
 	case errors.Is(err, context.Canceled):
 		return status.Error(codes.Canceled, err.Error())

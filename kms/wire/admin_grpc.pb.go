@@ -70,7 +70,7 @@ type AdminClient interface {
 	// ForgetNode destroys a node's keys: what was sealed for it can never be
 	// unsealed again. Role: admin.
 	ForgetNode(ctx context.Context, in *ForgetNodeRequest, opts ...grpc.CallOption) (*ForgetNodeResponse, error)
-	// PurgeNodes takes away the nodes that wait for approval since long, as if they
+	// PurgeNodes removes nodes that have waited too long for approval, as if they
 	// had never asked. Role: admin.
 	PurgeNodes(ctx context.Context, in *PurgeNodesRequest, opts ...grpc.CallOption) (*PurgeNodesResponse, error)
 	// GetPolicy gives the policy that a node has, or the default. Role: reader.
@@ -398,7 +398,7 @@ type AdminServer interface {
 	// ForgetNode destroys a node's keys: what was sealed for it can never be
 	// unsealed again. Role: admin.
 	ForgetNode(context.Context, *ForgetNodeRequest) (*ForgetNodeResponse, error)
-	// PurgeNodes takes away the nodes that wait for approval since long, as if they
+	// PurgeNodes removes nodes that have waited too long for approval, as if they
 	// had never asked. Role: admin.
 	PurgeNodes(context.Context, *PurgeNodesRequest) (*PurgeNodesResponse, error)
 	// GetPolicy gives the policy that a node has, or the default. Role: reader.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"net"
 	"net/netip"
@@ -260,7 +261,8 @@ func TestKMSWrong(t *testing.T) {
 		t.Errorf("another server: the same %v, %d bytes, %v", other.Equal(pass), other.Len(), err)
 	}
 	other.Wipe()
-	if _, err := a.ours(t).Recover(t.Context(), keys.Request{}, kms.EncodeToken([]byte("short"))); keys.Class(err) != keys.ErrMalformed {
+	short := json.RawMessage(`{"UserData":{"sealedData":"c2hvcnQ="},"type":"sideroKMS","keyslots":[]}`)
+	if _, err := a.ours(t).Recover(t.Context(), keys.Request{}, short); keys.Class(err) != keys.ErrMalformed {
 		t.Errorf("a blob of another length: %v", err)
 	}
 	// Plaintext and TLS do not meet.

@@ -55,7 +55,8 @@ func (n modesNode) boot(t *testing.T, phase node.Phase) nodeGuest {
 }
 
 // TestModes brings configurations to a running node in modes no-reboot, staged and
-// try, cuts the power in a trial, and follows the node's logs meanwhile.
+// try, keeps a trial and cuts the power in another, and follows the node's logs
+// meanwhile.
 func TestModes(t *testing.T) {
 	t.Parallel()
 	n := modesNode{newNodeDisk(t), newNodeLogs(t)}
@@ -67,6 +68,7 @@ func TestModes(t *testing.T) {
 	n.refused(t, g)
 	n.atOnce(t, g)
 	n.takenBack(t, g)
+	n.confirmed(t, g)
 	n.staged(t, g)
 
 	g = n.bootWithoutLogs(t)
@@ -166,6 +168,20 @@ func (n modesNode) takenBack(t *testing.T, g nodeGuest) {
 	}
 }
 
+// confirmed has keys on trial for as long as was asked, and keeps them.
+func (n modesNode) confirmed(t *testing.T, g nodeGuest) {
+	t.Helper()
+	var a node.Applied
+	decode(t, g.feed(t, n.config("kept"), "cryptctl", "apply", "-f", "-", "--mode", string(node.Try), "--timeout", "10m", "--json"), &a)
+	if tag := n.disk.tag(t, 9); !a.Status.Trial || !strings.Contains(tag, "state two") || strings.Contains(tag, "state kept") {
+		t.Errorf("on trial %v, and META has: %s", a.Status.Trial, tag)
+	}
+	if a := g.bring(t, n.config("kept"), node.NoReboot); a.Status.Trial {
+		t.Errorf("what is kept is still on trial: %+v", a)
+	}
+	n.inForce(t, g, "kept", "two", "trial")
+}
+
 // staged brings keys that are in force when the machine was off.
 func (n modesNode) staged(t *testing.T, g nodeGuest) {
 	t.Helper()
@@ -177,7 +193,7 @@ func (n modesNode) staged(t *testing.T, g nodeGuest) {
 	if v := volumeOf(t, a.Status, "EPHEMERAL"); !slices.Equal(v.Pending, []string{"keys (next boot)"}) {
 		t.Errorf("what is staged is shown as %q", v.Pending)
 	}
-	if !g.opens(t, "EPHEMERAL", "ephemeral two") || g.opens(t, "EPHEMERAL", "ephemeral three") {
+	if !g.opens(t, "EPHEMERAL", "ephemeral kept") || g.opens(t, "EPHEMERAL", "ephemeral three") {
 		t.Error("a staged key is in force")
 	}
 	g.PowerOff()
@@ -190,7 +206,7 @@ func (n modesNode) bootWithoutLogs(t *testing.T) nodeGuest {
 	n.logs.cut(t)
 	g := n.boot(t, node.Running)
 	n.logs.back(t, g)
-	n.inForce(t, g, "three", "two", "one", "trial")
+	n.inForce(t, g, "three", "kept", "two", "one", "trial")
 	g.kept(t, "/var/file")
 	n.logs.arrive(t)
 	n.logs.complete(t, g)

@@ -65,7 +65,7 @@ func (n *nodeLogs) configured(text string) string {
 // kernel from its first message on.
 func (n *nodeLogs) arrive(t *testing.T) {
 	t.Helper()
-	const running = `"msg":"the node is running"`
+	const running = `"msg":"node","phase":"running"`
 	n.records.log.waitFor(t, running)
 	n.datagrams.waitFor(t, running)
 	n.kernel.log.waitFor(t, `"msg":"Linux version`)

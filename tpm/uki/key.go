@@ -109,7 +109,7 @@ func (k *Key) GoString() string { return k.String() }
 // Public returns the public half.
 func (k *Key) Public() *rsa.PublicKey { return &k.private.PublicKey }
 
-// PublicPEM returns the public half as it belongs into .pcrpkey.
+// PublicPEM returns the public half as it belongs in .pcrpkey.
 func (k *Key) PublicPEM() ([]byte, error) {
 	der, err := x509.MarshalPKIXPublicKey(k.Public())
 	if err != nil {

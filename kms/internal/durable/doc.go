@@ -1,4 +1,5 @@
-// Package durable says whether a sync that succeeded can be believed.
+// Package durable makes changes of a directory durable, and says whether a sync
+// that succeeded can be believed.
 //
 // ext4 may say that a sync succeeded although its journal was aborted while the
 // data was on its way: the abort ends the running transaction, and who syncs then

@@ -13,6 +13,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/cryptctl/cryptctl/kms/internal/durable"
 	"github.com/cryptctl/cryptctl/kms/store"
 )
 
@@ -101,7 +102,7 @@ func Restore(path string, backup io.Reader) (n int, err error) {
 	if err := os.Link(tmp.Name(), path); err != nil {
 		return 0, fmt.Errorf("restore: %w", err)
 	}
-	return n, syncDir(filepath.Dir(path))
+	return n, durable.SyncDir(filepath.Dir(path))
 }
 
 // receive copies a backup without its trailer, which it checks.
@@ -283,7 +284,7 @@ func (d *DB) replace() error {
 	if err := os.Rename(d.path+scrubbed, d.path); err != nil {
 		return err
 	}
-	if err := errors.Join(syncDir(filepath.Dir(d.path)), d.db.Close()); err != nil {
+	if err := errors.Join(durable.SyncDir(filepath.Dir(d.path)), d.db.Close()); err != nil {
 		return err
 	}
 	db, err := open(d.path, false)
@@ -306,13 +307,4 @@ func zero(f *os.File) error {
 		}
 	}
 	return f.Sync()
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

@@ -39,6 +39,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 
+	"github.com/cryptctl/cryptctl/kms/internal/durable"
 	"github.com/cryptctl/cryptctl/kms/store"
 )
 
@@ -93,7 +94,7 @@ func Open(path string) (*DB, error) {
 		d.db, err = open(path, false)
 	}
 	if err == nil { // it may have been made just now
-		err = errors.Join(syncDir(filepath.Dir(path)), d.db.View(func(tx *bolt.Tx) error {
+		err = errors.Join(durable.SyncDir(filepath.Dir(path)), d.db.View(func(tx *bolt.Tx) error {
 			d.durable.Store(tx.Bucket(records).Sequence())
 			return nil
 		}))

@@ -353,7 +353,7 @@ func (f *faulty) over() {
 	all.Wait()
 	f.t.Logf("SUMMARY fault etcd, afterwards: each of %d blobs was opened at each of %d servers, %d did not open", len(f.acked), len(f.servers), lost.Load())
 	for _, dir := range f.logs {
-		if _, err := audit.Verify(dir); err != nil {
+		if _, err := audit.Verify(f.t.Context(), dir); err != nil {
 			f.t.Error(err)
 		}
 	}

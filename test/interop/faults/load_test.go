@@ -206,7 +206,7 @@ func (l *load) allOpen(s *served.Server) {
 // record. It returns how many records there are.
 func (l *load) onRecord(dir string) uint64 {
 	l.t.Helper()
-	rep, err := audit.Verify(dir)
+	rep, err := audit.Verify(l.t.Context(), dir)
 	if err != nil {
 		l.t.Fatal(err)
 	}

@@ -62,6 +62,17 @@ func (g *generator) number(values ...int) draw {
 	}
 }
 
+// based is a number that is not always decimal.
+func (g *generator) based(values ...int) draw {
+	return func() *yaml.Node {
+		n := g.number(values...)()
+		if i, err := strconv.Atoi(n.Value); err == nil && g.IntN(4) == 0 {
+			n.Value = fmt.Sprintf("0x%x", i)
+		}
+		return n
+	}
+}
+
 func (g *generator) truth() *yaml.Node { return scalar("!!bool", g.one("true", "false")) }
 
 // list has up to two entries, sometimes none.
@@ -204,11 +215,11 @@ func (g *generator) provisioning() draw {
 }
 
 func (g *generator) device() draw {
-	vlan := g.with(entry{"vlanId", g.number(1, 2)}, entry{"dhcp", g.truth}, entry{"mtu", g.number(1400, 9000)},
+	vlan := g.with(entry{"vlanId", g.based(1, 2)}, entry{"dhcp", g.truth}, entry{"mtu", g.number(1400, 9000)},
 		entry{"addresses", g.list(g.text("10.1.0.2/24"))}, entry{"vip", g.object(entry{"ip", g.text("10.1.0.9")})})
 	rest := []entry{
 		{"dhcp", g.truth},
-		{"mtu", g.number(1500, 9000)},
+		{"mtu", g.based(1500, 9000)},
 		{"addresses", g.list(g.text("10.0.0.2/24", "10.0.0.3/24"))},
 		{"vip", g.object(entry{"ip", g.text("10.0.0.9", "10.0.0.8")})},
 		{"vlans", g.list(vlan)},
@@ -257,7 +268,7 @@ func (g *generator) machine() draw {
 			entry{"wipe", g.truth}, entry{"extraKernelArgs", g.list(g.text("quiet", "console=ttyS0"))},
 			entry{"diskSelector", g.object(entry{"size", g.always("> 10GB", "<= 1TB")}, entry{"model", g.text("WDC*")}, entry{"type", g.text("ssd", "nvme")})},
 			entry{"extensions", g.list(g.with(entry{"image", g.text("ext:v1")}))})},
-		entry{"files", g.list(g.with(entry{"path", g.text("/etc/a", "/etc/b")}, entry{"content", g.text("x", "line\nline\n")}, entry{"permissions", g.number(420, 384)}, entry{"op", g.text("create", "append")}))},
+		entry{"files", g.list(g.with(entry{"path", g.text("/etc/a", "/etc/b")}, entry{"content", g.text("x", "line\nline\n")}, entry{"permissions", g.based(420, 384)}, entry{"op", g.text("create", "append")}))},
 		entry{"env", g.names(g.text("x", "y"), "http_proxy", "GRPC_GO")},
 		entry{"time", g.object(entry{"disabled", g.truth}, entry{"servers", g.list(g.text("time.test"))}, entry{"bootTimeout", g.always("2m0s", "0s", "30s")})},
 		entry{"sysctls", g.names(func() *yaml.Node {
@@ -267,7 +278,7 @@ func (g *generator) machine() draw {
 			return sized()
 		}, "net.a", "net.b", "vm.c")},
 		entry{"sysfs", g.names(sized, "dev.x")},
-		entry{"registries", g.object(entry{"mirrors", g.names(mirror, "docker.io", "ghcr.io")}, entry{"config", g.names(registry, "harbor", "10.0.0.1:5000")})},
+		entry{"registries", g.object(entry{"mirrors", g.names(mirror, "docker.io", "ghcr.io", "[fd00::1]:5000")}, entry{"config", g.names(registry, "harbor", "10.0.0.1:5000")})},
 		entry{"systemDiskEncryption", g.object(entry{"state", g.encryption(false)}, entry{"ephemeral", g.encryption(false)})},
 		entry{"features", g.object(entry{"rbac", g.truth}, entry{"stableHostname", g.truth},
 			entry{"kubernetesTalosAPIAccess", g.object(entry{"enabled", g.truth}, entry{"allowedRoles", g.list(g.text("os:reader", "os:operator"))})},
@@ -303,7 +314,7 @@ func (g *generator) cluster() draw {
 // document draws one of the other kinds.
 func (g *generator) document() *yaml.Node {
 	volume := []entry{{"provisioning", g.provisioning()}, {"encryption", g.encryption(true)}}
-	link := []entry{{"up", g.truth}, {"mtu", g.number(1500, 9000)}, {"addresses", g.list(g.with(entry{"address", g.always("10.0.0.2/24")}, entry{"routePriority", g.number(1, 2)}))}}
+	link := []entry{{"up", g.truth}, {"mtu", g.based(1500, 9000)}, {"addresses", g.list(g.with(entry{"address", g.always("10.0.0.2/24")}, entry{"routePriority", g.number(1, 2)}))}}
 	kinds := []struct {
 		kind   string
 		names  []string
@@ -398,7 +409,30 @@ func write(docs []*yaml.Node) string {
 // config and strategic draw what the judge is asked about.
 func (g *generator) config() string {
 	g.patch = false
-	return write(g.documents())
+	docs := g.documents()
+	if labels := child(docs[0], "machine", "nodeLabels"); labels != nil && len(labels.Content) > 0 && g.IntN(4) == 0 {
+		labels.Anchor = "l"
+		machine := child(docs[0], "machine")
+		machine.Content = append(machine.Content, scalar("!!str", "nodeAnnotations"), &yaml.Node{Kind: yaml.AliasNode, Value: "l", Alias: labels})
+	}
+	text := write(docs)
+	if g.IntN(12) == 0 {
+		text = strings.ReplaceAll(text, "\n", "\r\n")
+	}
+	return text
+}
+
+// child returns what is at a path of fields, nil when nothing is.
+func child(n *yaml.Node, names ...string) *yaml.Node {
+	for i := 0; i+1 < len(n.Content) && len(names) > 0; i += 2 {
+		if n.Content[i].Value == names[0] {
+			return child(n.Content[i+1], names[1:]...)
+		}
+	}
+	if len(names) > 0 {
+		return nil
+	}
+	return n
 }
 
 func (g *generator) strategic() string {

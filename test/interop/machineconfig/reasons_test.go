@@ -18,9 +18,12 @@ type reason struct {
 	fails string // of Talos' error
 }
 
+// bySlot is the one of which [keysAre] knows the result.
+const bySlot = "keys merge by slot"
+
 func listed() []reason {
 	return []reason{
-		{name: "keys merge by slot", where: `(^|\.)encryption\.keys\b|systemDiskEncryption\.(state|ephemeral)\.keys\b`, needs: "slot:"},
+		{name: bySlot, where: `(^|\.)encryption\.keys\b|systemDiskEncryption\.(state|ephemeral)\.keys\b`, needs: "slot:"},
 		{name: "what the patch does not have stays", where: `\.provisioning\.(minSize|diskSelector\.match)$|\.(ca|clientIdentity)\.(crt|key)$`},
 		{name: "a URL is one value", where: `\.endpoint$|^KmsgLogConfig\.url$`, fails: `url\.Userinfo\.\w+: merge not possible`},
 		{name: "a word that is there overwrites", where: `\.(provider|filesystem\.type|ingress|table)$`, needs: `none|accept|unspec`},
@@ -29,9 +32,11 @@ func listed() []reason {
 		{name: "selectors with physical are compared", where: `^v1alpha1\.machine\.network\.interfaces\b`, needs: "physical:"},
 		{name: "what Talos cannot merge is replaced", fails: `(netip|InstallDiskSizeMatcher)\.?\w*\.\w+: merge not possible|netip\..*: merge not possible`},
 		{name: "null is no value", fails: `crash: reflect: call of reflect.Value.Type on zero Value`, needs: "null"},
-		{name: "a deletion in a document that is not there is done", fails: `left \*decoder\.`},
+		{name: "a deletion in a document that is not there is done", fails: `left \*decoder\.|named patch delete`},
 		{name: "a document that only deletes is not added", where: `^\w+\.(apiVersion|kind|name|ingress|table|action|portSelector\.protocol)$`, needs: `\$patch`},
+		{name: "a document that only deletes is not added", fails: "conflicting documents", needs: `\$patch`},
 		{name: "deletion by a number", fails: `lookup failed`, needs: `slot:|vlanId:`},
+		{name: "deletion of a name in brackets", fails: `cannot delete an inner key`, needs: `\[fd00`},
 		{name: "deletion in a certificate", fails: `(crt|key)': lookup failed`},
 	}
 }
@@ -54,7 +59,9 @@ func reasons(want, got outcome, text string) (why []string, ok bool) {
 	switch {
 	case got.err != nil && matches(`slot \d+ is there twice`, got.err.Error()):
 		return []string{"a slot that is twice in a patch is refused"}, true
-	case got.err != nil:
+	case got.err != nil && want.err == nil && matches(`there is no entry with this`, got.err.Error()) && matches(`: ""`, text):
+		return []string{"an entry is not found by an empty text"}, true
+	case got.err != nil && want.err == nil:
 		return nil, false
 	case want.err != nil:
 		ok := find(func(r reason) bool { return r.fails != "" && matches(r.fails, want.err.Error()) })

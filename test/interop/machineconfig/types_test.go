@@ -46,8 +46,9 @@ func TestTypes(t *testing.T) {
 }
 
 const head = `# The fields of the documents of Talos 1.13.0 and their types: what a merge must
-# know. Made by reflection over github.com/siderolabs/talos/pkg/machinery v1.13.0
-# (test/interop/machineconfig, TestTypes -update); do not edit.
+# know. Made by reflection over github.com/siderolabs/talos/pkg/machinery v1.13.0,
+# which is under MPL-2.0 (test/interop/machineconfig, TestTypes -update); do not
+# edit.
 #
 #   text number bool any bytes   values; text, number and bytes may be empty, and an empty one does not overwrite
 #   word(W)                      a word of a set; W is the empty one
