@@ -30,7 +30,7 @@ func (r *reader) document(root cursor) {
 	case kind.exists():
 		if name, ok := kind.text(); ok {
 			r.kind(root, name)
-			root.misspeltKind(kind, name)
+			r.misspeltKind(kind, name)
 			root.strayDocument(name)
 		}
 	case version.exists():

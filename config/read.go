@@ -85,7 +85,7 @@ func (r *reader) source(name string, data []byte) {
 	for _, d := range document.Documents(in, data) {
 		root := d.Root()
 		r.document(cursor{in: in}.at(root, root.Line, ""))
-		shownBefore(in, root, nil)
+		shownBefore(r.aside(cursor{in: in}).in, root, nil)
 	}
 	r.errs = append(r.errs, in.Sorted()...)
 }

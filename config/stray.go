@@ -23,9 +23,12 @@ func volumeKinds() []string {
 }
 
 // misspeltKind reports a kind that is a slip for one that is read here.
-func (c cursor) misspeltKind(kind cursor, name string) {
+func (r *reader) misspeltKind(kind cursor, name string) {
 	known := append(volumeKinds(), "KmsgLogConfig", "TrustedRootsConfig")
 	if near := nearest(name, known); near != "" && !slices.Contains(known, name) {
+		if !slices.Contains(volumeKinds(), near) {
+			kind = r.aside(kind)
+		}
 		kind.fail("unknown kind "+shown(name), "did you mean "+near+"?")
 	}
 }
@@ -117,15 +120,16 @@ func (s search) field(k, value *yaml.Node, path []string) {
 	}
 }
 
-// isBlock reports whether a value has keys of an encryption.
+// isBlock reports whether a value has keys as an encryption has them.
 func isBlock(n *yaml.Node) bool {
 	keys := document.Field(n, "keys")
 	if keys == nil || keys.Kind != yaml.SequenceNode {
 		return false
 	}
 	return slices.ContainsFunc(keys.Content, func(key *yaml.Node) bool {
-		return slices.ContainsFunc([]string{"slot", "static", "nodeID", "kms", "tpm"}, func(kind string) bool {
-			return document.Index(document.Resolved(key), kind) >= 0
+		return slices.ContainsFunc([]string{"static", "nodeID", "kms", "tpm"}, func(kind string) bool {
+			how := document.Field(document.Resolved(key), kind)
+			return how != nil && (how.Kind != yaml.ScalarNode || how.ShortTag() == "!!null")
 		})
 	})
 }

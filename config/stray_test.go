@@ -62,6 +62,7 @@ func TestNotStray(t *testing.T) {
 		"x-common: {deep: &s {systemDiskEncryption: {state: {keys: [{slot: 0, nodeID: {}}]}}}}\nmachine: {}\n",
 		"machine: {network: {encryption: yes, keys: [{name: a}]}, systemDiskEncryption: {}}\nsystemDiskEncryption: {}\n",
 		"machine: {}\ncluster: {apiServer: {resources: [{providers: [{secretbox: {keys: [{name: a, secret: b}]}}]}]}}\n",
+		"machine: {kubelet: {extraConfig: {keys: [{slot: 1}, {static: a}, {kms: 1}]}}}\n",
 		"apiVersion: v1alpha1\nkind: RegistryAuthConfig\nname: r\nkeys: [a, {name: b}]\nencryption: {keys: [a]}\n",
 		volume + "provider: none\n",
 		volume + "keys:\nprovider:\nencryption: {}\n",

@@ -107,7 +107,7 @@ func (q *queue) stream(conn net.Conn) error {
 		_, _ = io.Copy(io.Discard, conn)
 	}()
 	var hungUp <-chan struct{} // not nil when the other end's end is that of the connection
-	for settled := false; ; q.sent() {
+	for settled := false; ; {
 		r, err := q.next(hungUp)
 		if err != nil {
 			return err
@@ -116,18 +116,20 @@ func (q *queue) stream(conn net.Conn) error {
 		if err := q.write(conn, r.line(q.to.Tags)); err != nil {
 			return err
 		}
-		if settled {
-			continue
-		}
-		if err := q.settle(conn); err != nil {
-			return err
-		}
-		if settled = over(ended) == before; settled {
+		if !settled {
+			if err := q.settle(conn); err != nil {
+				return err
+			}
+			if over(ended) != before {
+				continue // the line may be lost, and goes again, here if that can be
+			}
+			settled = true
 			q.told(nil)
 			if !before {
 				hungUp = ended
 			}
 		}
+		q.sent()
 	}
 }
 
@@ -192,13 +194,20 @@ func (q *queue) told(err error) {
 	q.waiting = err != nil
 }
 
-// pause waits before the next try: 0.25 s to 8 s, never the same for two nodes.
+// pause waits before the next try: 0.25 s to 8 s, never the same for two nodes. When
+// the queue is to end, there is one more try at once.
 func (q *queue) pause(try int) {
 	d := min(250*time.Millisecond<<min(try, 5), longestPause)
 	timer := time.NewTimer(d/2 + rand.N(d/2))
 	defer timer.Stop()
+	ending := q.ending
+	if q.hurried {
+		ending = nil
+	}
 	select {
 	case <-timer.C:
+	case <-ending:
+		q.hurried = true
 	case <-q.ctx.Done():
 	}
 }

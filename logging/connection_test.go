@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -19,6 +20,36 @@ import (
 type listens struct{ net.Conn }
 
 func (listens) Read([]byte) (int, error) { return 0, io.EOF }
+
+// takes is the end of a connection whose other end closes after one line: a write
+// without anything in it shows that only when there was one more.
+type takes struct {
+	net.Conn
+	mu    sync.Mutex
+	lines int
+	ended chan struct{}
+}
+
+func (c *takes) Read([]byte) (int, error) {
+	<-c.ended
+	return 0, io.EOF
+}
+
+func (c *takes) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.lines > 1 || c.lines == 1 && len(p) > 0 {
+		return 0, syscall.EPIPE
+	}
+	if len(p) > 0 {
+		c.lines++
+		close(c.ended)
+	}
+	return len(p), nil
+}
+
+func (c *takes) Close() error                     { return nil }
+func (c *takes) SetWriteDeadline(time.Time) error { return nil }
 
 // refused is a connection that the other end accepted and closed: a first write
 // goes into the void, and after that the system knows.
@@ -121,7 +152,7 @@ func TestEndsSoon(t *testing.T) {
 }
 
 // TestOnlyListens: a collector that ends its direction at once, and reads on, gets
-// all lines over one connection.
+// all lines over one connection, and the first of them twice at most.
 func TestOnlyListens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &network{t: t}
@@ -137,8 +168,64 @@ func TestOnlyListens(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		s.Close(within(t, time.Minute))
-		if n.wantUpTo(100); n.dials > 2 { // the first may end before it is known for what it is
+		n.mu.Lock()
+		if first := n.lines[0]; first == n.lines[1] {
+			n.lines = n.lines[1:]
+		}
+		n.mu.Unlock()
+		if n.wantUpTo(100); n.dials > 1 {
 			t.Errorf("%d connections", n.dials)
+		}
+	})
+}
+
+// TestTakesAndEnds: a balancer that takes a line and hangs up loses none. What is
+// written to it then is refused, as the system does after the other end closed.
+func TestTakesAndEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &network{t: t}
+		void := 3
+		s, log, _ := n.sender(func(o *logging.Options) {
+			o.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
+				if void--; void >= 0 {
+					return &takes{ended: make(chan struct{})}, nil
+				}
+				return n.dial(ctx, "", "")
+			}
+		})
+		s.Set(tcp(nil))
+		for i := range 5 {
+			log.Info("record", "i", i)
+			time.Sleep(400 * time.Millisecond)
+		}
+		s.Close(within(t, time.Minute))
+		n.wantUpTo(5)
+	})
+}
+
+// TestCloseInPause: a destination that is back gets what waits, although the next try
+// would come too late.
+func TestCloseInPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &network{t: t, down: true}
+		s, log, _ := n.sender(nil)
+		s.Set(tcp(nil))
+		for i := range 10 {
+			log.Info("record", "i", i)
+		}
+		time.Sleep(40 * time.Second)
+		n.up()
+		s.Close(within(t, 2*time.Second))
+		n.wantUpTo(10)
+		n.down = true
+		s, log, _ = n.sender(nil)
+		s.Set(tcp(nil))
+		log.Info("record", "i", 10)
+		time.Sleep(40 * time.Second)
+		before := n.dials
+		s.Close(within(t, 2*time.Second))
+		if n.dials > before+3 {
+			t.Errorf("%d tries in two seconds", n.dials-before)
 		}
 	})
 }

@@ -26,6 +26,7 @@ type queue struct {
 
 	wake    chan struct{} // of length 1
 	waiting bool          // of run: a failure was told, and no success since
+	hurried bool          // of run: a pause was cut short by the end
 }
 
 // record is a line without tags.

@@ -229,6 +229,81 @@ func TestListComments(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) { changes(t, text, list(tt.change), tt.want) })
 	}
+	for _, tt := range []struct{ name, now, want string }{
+		{"the first is gone", "b x", "b # 2, x"},
+		{"the first two are gone", "c x y z", "c # 3, x, y, z"},
+		{"one is in front", "x a b c d", "x, a # 1, b # 2, c # 3, d # 4"},
+		{"others between", "a x y d", "a # 1, x # 2, y # 3, d # 4"},
+		{"fewer between", "a x d", "a # 1, x, d # 4"},
+		{"others on both sides", "x c y", "x, c # 3, y # 4"},
+		{"the last moved to the front", "d a b c", "d, a # 1, b # 2, c # 3"},
+		{"twice", "b a b x", "b, a # 1, b # 2, x"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			lines := func(entries string) string { return "l:\n  - " + strings.ReplaceAll(entries, ", ", "\n  - ") + "\n" }
+			changes(t, lines("a # 1, b # 2, c # 3, d # 4"), list(func([]*yaml.Node) (now []*yaml.Node) {
+				for _, e := range strings.Fields(tt.now) {
+					now = append(now, scalar(e))
+				}
+				return now
+			}), lines(tt.want))
+		})
+	}
+}
+
+// TestAlign: entries stay in order, equal ones only, and the most there can be
+// where none is there twice. Long lists are no slower by the entry.
+func TestAlign(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		list := rapid.SliceOfN(rapid.Uint64Range(0, 9), 0, 12)
+		if rapid.Bool().Draw(t, "once") {
+			list = rapid.SliceOfNDistinct(rapid.Uint64Range(0, 9), 0, 10, rapid.ID)
+		}
+		now, read := list.Draw(t, "now"), list.Draw(t, "read")
+		from, last, found := document.Align(now, read), -1, 0
+		for i, k := range from {
+			if k < 0 {
+				continue
+			}
+			if k <= last || now[i] != read[k] {
+				t.Fatalf("%v of %v is matched as %v", now, read, from)
+			}
+			last, found = k, found+1
+		}
+		most := make([][]int, len(now)+1) // the longest common row of their starts
+		most[0] = make([]int, len(read)+1)
+		for i, n := range now {
+			most[i+1] = make([]int, len(read)+1)
+			for k, r := range read {
+				if most[i+1][k+1] = max(most[i][k+1], most[i+1][k]); n == r {
+					most[i+1][k+1] = most[i][k] + 1
+				}
+			}
+		}
+		distinct := func(l []uint64) bool { return len(slices.Compact(slices.Sorted(slices.Values(l)))) == len(l) }
+		if want := most[len(now)][len(read)]; distinct(now) && distinct(read) && found != want || want > 0 && found == 0 {
+			t.Fatalf("%v of %v is matched as %v, want %d", now, read, from, want)
+		}
+	})
+	now, read := make([]uint64, 100_000), make([]uint64, 100_000)
+	for i := range now {
+		now[i], read[i] = uint64(i/3), uint64((len(now)-i)/2)
+	}
+	start := time.Now()
+	document.Align(now, read)
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("took %v", took)
+	}
+}
+
+// TestKeptText: what is deleted behind a text that keeps its blank lines leaves it
+// as it was, and the rest of the document too.
+func TestKeptText(t *testing.T) {
+	const text = "# head\na:   1 # a\nb: |+\n  text\n\n# c\nc: d\n\n# e\ne:   f # e\n\n"
+	changes(t, text, without("c"), strings.Replace(text, "# c\nc: d\n\n", "", 1))
+	changes(t, text, without("e"), strings.Replace(text, "\n# e\ne:   f # e\n\n", "", 1))
+	const list = "l:\n  - - |+\n      text\n    - a # a\n\n  # b\n  -   b\n"
+	changes(t, list, without("l 0 1"), strings.Replace(list, "    - a # a\n\n", "", 1))
 }
 
 // TestManyComments: the time grows with the lines, not faster.

@@ -28,6 +28,8 @@ func SecretName(name string) bool {
 		return true
 	case ends("pass"):
 		return !ends("bypass") && !ends("compass")
+	case ends("pwd"): // PWD and OLDPWD are directories
+		return len(wordsOf(name)) > 1
 	case in("pass"), in("psk"), in("pin"):
 		words := wordsOf(name)
 		return slices.Contains(words, "pass") || slices.Contains(words, "psk") || words[len(words)-1] == "pin"

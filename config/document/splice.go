@@ -23,6 +23,8 @@ type splicer struct {
 	out    []byte // what is written
 	blanks int    // how many lines between entries are at its end and blank
 	prefix []byte // the "-" of lists in front of an entry that was left out: the next one is in the lists too
+	spaced bool   // blank lines behind what was deleted stayed
+	tight  bool   // they are left out
 	failed bool
 }
 
@@ -48,14 +50,26 @@ func (d *Document) splice(now *yaml.Node, indent int, compact bool) ([]byte, boo
 	if len(s.lines) > 0 && bytes.HasSuffix(s.lines[0], []byte("\r\n")) {
 		s.end = []byte("\r\n")
 	}
-	switch at, ok := s.entries(root); {
-	case ok && root.Anchor == "" && to.Kind == root.Kind:
-		s.collection(root, to, at, s.stop, true)
-	case s.changed(entry{read: root, now: to}):
-		return nil, false
+	again := *s
+	ok := s.root(root, to) && back(s.out, now)
+	if !ok && !s.failed && s.spaced { // behind a text that keeps its end, a blank line becomes its own
+		again.tight = true
+		s = &again
+		ok = s.root(root, to) && back(s.out, now)
+	}
+	return s.out, ok
+}
+
+// root writes all of a document. It reports whether that can be done.
+func (s *splicer) root(read, now *yaml.Node) bool {
+	switch at, ok := s.entries(read); {
+	case ok && read.Anchor == "" && now.Kind == read.Kind:
+		s.collection(read, now, at, s.stop, true)
+	case s.changed(entry{read: read, now: now}):
+		return false
 	}
 	s.keep(len(s.lines))
-	return s.out, !s.failed && back(s.out, now)
+	return !s.failed
 }
 
 // collection writes the entries of a list or mapping in block style, which end
@@ -134,9 +148,9 @@ func (s *splicer) match(read, now *yaml.Node) []int {
 	return from
 }
 
-// matchList knows the entries of a list by the place where they were read. What
-// is left between two of them are as many scalars, which took the place of each
-// other, or is known by its value.
+// matchList knows the entries of a list by the place where they were read, and
+// what is left between two of them by its value. What is left then are as many
+// scalars, which took the place of each other, or new.
 func matchList(read, now []*yaml.Node) []int {
 	type place struct{ line, column int }
 	places := make(map[place][]int, len(read))
@@ -156,33 +170,23 @@ func matchList(read, now []*yaml.Node) []int {
 			places[p] = at[1:]
 		}
 	}
-	before := 0 // of read
-	for i := 0; i < len(from); {
-		j, after := i, len(read)
-		for j < len(from) && from[j] < 0 {
-			j++
+	gaps(from, len(read), func(i, j, k, l int) {
+		for at, to := range alignNodes(now[i:j], read[k:l]) {
+			if to >= 0 {
+				from[i+at] = k + to
+			}
 		}
-		if j < len(from) {
-			after = from[j]
-		}
-		pairs(from[i:j], now[i:j], read[before:after], before)
-		before, i = after+1, j+1
-	}
-	return from
-}
-
-// pairs matches entries that have no place with those that were read there, from
-// the number first.
-func pairs(from []int, now, read []*yaml.Node, first int) {
+	})
 	other := func(n *yaml.Node) bool { return n.Kind != yaml.ScalarNode }
-	each := len(now) == len(read) && !slices.ContainsFunc(now, other) && !slices.ContainsFunc(read, other)
-	next := 0
-	for i, n := range now {
-		if each || next < len(read) && Equal(read[next], n) {
-			from[i] = first + next
-			next++
+	gaps(from, len(read), func(i, j, k, l int) {
+		if j-i != l-k || slices.ContainsFunc(now[i:j], other) || slices.ContainsFunc(read[k:l], other) {
+			return
 		}
-	}
+		for ; i < j; i, k = i+1, k+1 {
+			from[i] = k
+		}
+	})
+	return from
 }
 
 // keep writes the lines that were read up to a line.
@@ -232,7 +236,8 @@ func (s *splicer) leave(line, column, to int) {
 func (s *splicer) remove(line, column, limit int) {
 	s.keep(s.head(line, column))
 	s.leave(line, column, s.below(s.last[limit-1], column+1, limit))
-	if s.blanks == 0 && len(s.out) > 0 {
+	if s.blanks == 0 && len(s.out) > 0 && !s.tight {
+		s.spaced = s.spaced || s.next < s.stop && s.kinds[s.next] == blankLine
 		return
 	}
 	for s.next < s.stop && s.kinds[s.next] == blankLine {

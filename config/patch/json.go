@@ -3,6 +3,7 @@ package patch
 import (
 	"bytes"
 	"encoding/json"
+	"hash/maphash"
 	"math"
 	"strconv"
 	"strings"
@@ -234,35 +235,65 @@ func (v *value) yaml(old *value) *yaml.Node {
 	return n
 }
 
-// list is yaml for lists: the entries that are the same at the start and at the
-// end stay, those between are held against each other in order.
+// list is yaml for lists: the entries that are the same stay, as far as they are
+// in order. Those between two of them are held against each other in order.
 func (v *value) list(old *value) *yaml.Node {
-	n, start, end := old.node, 0, 0
-	most := min(len(v.values), len(old.values))
-	for start < most && v.values[start].equal(old.values[start]) {
-		start++
-	}
-	for end < most-start && v.values[len(v.values)-1-end].equal(old.values[len(old.values)-1-end]) {
-		end++
-	}
-	var content []*yaml.Node
-	for i, e := range v.values {
-		switch between := len(old.values) - end; {
-		case i < start:
-			content = append(content, old.values[i].node)
-		case i >= len(v.values)-end:
-			content = append(content, old.values[i-len(v.values)+len(old.values)].node)
-		case i < between:
-			content = append(content, e.yaml(old.values[i]))
-		default:
-			content = append(content, e.plain())
+	n, seed := old.node, maphash.MakeSeed()
+	from := document.Align(sums(seed, v.values), sums(seed, old.values))
+	stays := make([]bool, len(old.values))
+	for _, at := range from {
+		if at >= 0 {
+			stays[at] = true
 		}
+	}
+	content, next := make([]*yaml.Node, 0, len(v.values)), 0 // of old's entries
+	for i, e := range v.values {
+		at := from[i]
+		if at < 0 && next < len(stays) && !stays[next] {
+			at = next
+		}
+		if at < 0 {
+			content = append(content, e.plain())
+			continue
+		}
+		content = append(content, e.yaml(old.values[at]))
+		next = at + 1
 	}
 	if len(n.Content) == 0 {
 		n.Style &^= yaml.FlowStyle
 	}
 	n.Content = content
 	return n
+}
+
+// sums returns a number for each value, which is that of all that are equal.
+func sums(seed maphash.Seed, values []*value) []uint64 {
+	out := make([]uint64, len(values))
+	for i, v := range values {
+		out[i] = v.sum(seed)
+	}
+	return out
+}
+
+// sum is that of sums. It adds up what does not count the order of fields.
+func (v *value) sum(seed maphash.Seed) uint64 {
+	type part struct {
+		kind yaml.Kind // of the value, or of what it is in
+		name string
+		at   int
+		sum  uint64
+	}
+	total := maphash.Comparable(seed, part{kind: v.kind, name: v.text, at: len(v.values)})
+	for i, e := range v.values {
+		p := part{kind: v.kind, sum: e.sum(seed)}
+		if v.kind == yaml.MappingNode {
+			p.name = v.names[i]
+		} else {
+			p.at = i
+		}
+		total += maphash.Comparable(seed, p)
+	}
+	return total
 }
 
 // plain returns the value as new YAML.

@@ -36,7 +36,7 @@ func TestOperations(t *testing.T) {
 		{"a surrogate pair", "[\n\t{\"op\": \"replace\", \"path\": \"/machine/network\\/hostname\", \"value\": \"\\\\ud83d \\ud83d\\ude00 \\u00e9\"}\n]", change("w1", `"\\ud83d \U0001F600 é"`), ""},
 		{"words that were truth values", `[{"op": "add", "path": "/machine/sysctls", "value": {"a": "yes", "b": "Off", "n": "true", "c": "yesterday"}}]`, config + "  sysctls:\n    a: \"yes\"\n    b: \"Off\"\n    \"n\": 'true'\n    c: yesterday\n", ""},
 		{"a name that is a list", "- op: add\n  path: /machine/x\n  value:\n    ? [a]\n    : 1\n", "!patch:4: the name of a field is a list; write the name as text", ""},
-		{"move", `[{"op": "move", "from": "/machine/certSANs/2", "path": "/machine/certSANs/0"}]`, change("    - a # first\n    - b\n    - c", "    - c # first\n    - a\n    - b"), ""},
+		{"move", `[{"op": "move", "from": "/machine/certSANs/2", "path": "/machine/certSANs/0"}]`, change("    - a # first\n    - b\n    - c", "    - c\n    - a # first\n    - b"), ""},
 		{"copy", `[{"op": "copy", "from": "/machine/network/hostname", "path": "/machine/token"}]`, config + "  token: w1\n", ""},
 		{"test", `[{"op": "test", "path": "/machine/files/0/permissions", "value": 420}]`, config, ""},
 		{"nothing", `[]`, config, ""},
@@ -75,4 +75,32 @@ func TestOperations(t *testing.T) {
 	check(t, patch.Options{}, "machine: {}\n---\n"+kmsg, "- op: remove\n  path: /machine\n", "!patch:1: an RFC 6902 patch is for one document, and the configuration has 2; write a strategic merge patch")
 	check(t, patch.Options{Talos: true}, "machine: {nodeLabels: {a: no, on: 'yes'}}\n", `[{"op": "add", "path": "/machine/type", "value": "x"}]`, "machine: {nodeLabels: {a: false, 'true': 'yes'}, type: x}\n")
 	check(t, patch.Options{}, "machine: {nodeLabels: {a: no, on: 'yes'}}\n", `[{"op": "add", "path": "/machine/type", "value": "x"}]`, "machine: {nodeLabels: {a: no, on: 'yes'}, type: x}\n")
+}
+
+// TestListComments: an entry of a list that stays keeps its comments, whatever is
+// in front of it and behind it.
+func TestListComments(t *testing.T) {
+	const (
+		recovery = "        # recovery, never remove\n        - slot: 0\n          static:\n            passphrase: p # in the safe\n"
+		server   = "        # server\n        - slot: 1 # one\n          kms: {endpoint: e}\n"
+		keys     = "machine:\n  disk:\n    encryption:\n      keys:\n"
+		tpm      = "        - slot: 2\n          tpm: {}\n"
+		path     = "path: /machine/disk/encryption/keys/"
+		add      = "- {op: add, " + path + "0, value: {slot: 2, tpm: {}}}\n"
+	)
+	for _, tt := range []struct{ name, patch, want string }{
+		{"remove and add in front", "- {op: remove, " + path + "1}\n" + add, keys + tpm + recovery},
+		{"remove the first and add", "- {op: remove, " + path + "0}\n- {op: add, " + path + "-, value: {slot: 2, tpm: {}}}\n", keys + server + tpm},
+		{"the same with its fields in another order", "- {op: remove, " + path + "1}\n" + add + "- {op: replace, " + path + "1, value: {static: {passphrase: p}, slot: 0}}\n", keys + tpm + recovery},
+		{"change where it is", "- {op: replace, " + path + "0/static/passphrase, value: q}\n- {op: replace, " + path + "1/slot, value: 3}\n", keys + strings.Replace(recovery, ": p", ": q", 1) + strings.Replace(server, "slot: 1", "slot: 3", 1)},
+		{"change one and add behind", "- {op: replace, " + path + "0/static/passphrase, value: q}\n- {op: add, " + path + "-, value: {slot: 2, tpm: {}}}\n", keys + strings.Replace(recovery, ": p", ": q", 1) + server + tpm},
+		{"add on both sides", add + "- {op: add, " + path + "-, value: {slot: 2, tpm: {}}}\n", keys + tpm + recovery + server + tpm},
+	} {
+		t.Run(tt.name, func(t *testing.T) { check(t, patch.Options{}, keys+recovery+server, tt.patch, tt.want) })
+	}
+	const nets = "cluster:\n  network:\n    podSubnets:\n      - 10.244.0.0/16 # old site\n      - 10.10.0.0/16 # production\n"
+	want := "cluster:\n  network:\n    podSubnets:\n      - 10.10.0.0/16 # production\n      - 10.20.0.0/16\n"
+	check(t, patch.Options{}, nets, "- {op: replace, path: /cluster/network/podSubnets, value: [10.10.0.0/16, 10.20.0.0/16]}\n", want)
+	check(t, patch.Options{}, "l:\n  - [] # a\n  - {} # b\n", "- {op: replace, path: /l, value: [{}, x]}\n", "l:\n  - {} # b\n  - x\n")
+	check(t, patch.Options{}, nets, "cluster: {network: {podSubnets: [10.10.0.0/16, 10.20.0.0/16]}}\n", want)
 }

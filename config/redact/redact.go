@@ -18,7 +18,8 @@
 // It guarantees that what Talos 1.13 redacts is gone, and more: what has the name
 // of a secret ([document.SecretName]), in documents of every kind, known or not, as
 // a field, as a setting such as PASSWORD=x, or as a name with a value beside it;
-// private keys in PEM, in base64 too, and passwords in URLs wherever they stand; what
+// private keys in PEM, in base64 too, and passwords and tokens in URLs wherever they
+// stand; what
 // an alias has in common with a secret; and a text of a secret that stands a second
 // time in its document, if it has [minAgain] bytes. A secret goes with all that is in
 // it, the names of fields too: a passphrase without quotes can be a mapping, a list,
@@ -26,8 +27,7 @@
 // since a field that was taken out of force is one.
 //
 // What this does not protect: a secret in a text that looks like none, such as the
-// content of a file or a manifest; and a user name in a URL without a password,
-// https://TOKEN@host, which as a rule is one. Lengths are not shown.
+// content of a file or a manifest. Lengths are not shown.
 package redact
 
 import (

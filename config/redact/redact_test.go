@@ -1,6 +1,7 @@
 package redact_test
 
 import (
+	"encoding/base64"
 	"strconv"
 	"strings"
 	"testing"
@@ -227,6 +228,8 @@ func TestTextSecrets(t *testing.T) {
 func TestShown(t *testing.T) {
 	for text, want := range map[string]bool{
 		"[secret]": true, "A_TOKEN=[secret]": true, "http://u:[secret]@h": true, "x API_KEY=[secret] y": true,
+		"http://[secret]@h": true, "s=[secret] TOKEN=[secret]": true,
+		"sedargs s=[secret]": false, "jq .x=[secret]": false, "ssh://[secret]@h": false, "=[secret]": false,
 		"": false, "a [secret] place": false, "[secret]s": false, "secret": false,
 	} {
 		if got := redact.Shown(text); got != want {
@@ -323,12 +326,32 @@ func TestText(t *testing.T) {
 		"https://h/p@v1":                    "https://h/p@v1",
 		"ssh://git@h/p":                     "ssh://git@h/p",
 		"x TOKEN=abc y=z":                   "x TOKEN=[secret] y=z",
+		`x TOKEN="abc"de y=z`:               "x TOKEN=[secret] y=z",
+		"DB_PWD=a":                          "DB_PWD=[secret]",
+		"PWD=/a":                            "PWD=/a",
+		"OLDPWD=/a":                         "OLDPWD=/a",
 		"talos.config=u?token=ab":           "talos.config=u?token=[secret]",
 		"-----BEGIN EC PRIVATE KEY-----\nx": "[secret]",
 		"-----BEGIN CERTIFICATE-----\nx":    "-----BEGIN CERTIFICATE-----\nx",
 	} {
 		if got := redact.Text(text); got != want {
 			t.Errorf("%q becomes %q, want %q", text, got, want)
+		}
+	}
+}
+
+// TestBundle: a private key behind a certificate, wherever its header comes to lie in
+// base64, in lines or not.
+func TestBundle(t *testing.T) {
+	for pad := range 6 {
+		certificate := "-----BEGIN CERTIFICATE-----\n" + strings.Repeat("M", 8+pad) + "\n-----END CERTIFICATE-----\n"
+		for kind, hidden := range map[string]bool{"PRIVATE KEY": true, "EC PRIVATE KEY": true, "PGP PRIVATE KEY BLOCK": true, "PUBLIC KEY": false} {
+			text := base64.StdEncoding.EncodeToString([]byte(certificate + "-----BEGIN " + kind + "-----\nMC4C\n"))
+			for _, text := range []string{text, text[:30] + "\n" + text[30:80] + "\n" + text[80:]} {
+				if got := redact.Text(text) == "[secret]"; got != hidden {
+					t.Errorf("%s after %d bytes: hidden %v", kind, pad, got)
+				}
+			}
 		}
 	}
 }

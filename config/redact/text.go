@@ -1,7 +1,6 @@
 package redact
 
 import (
-	"encoding/base64"
 	"strings"
 
 	"github.com/cryptctl/cryptctl/config/document"
@@ -23,28 +22,32 @@ func Text(s string) string {
 // Shown reports whether a value is one that was shown in the place of a secret, or
 // has one in it: what Text makes. Any other text with the placeholder is not.
 func Shown(s string) bool {
-	return s == secret.Placeholder || strings.Contains(s, "="+secret.Placeholder) || strings.Contains(s, ":"+secret.Placeholder+"@") || strings.Contains(s, "://"+secret.Placeholder+"@")
-}
-
-// hasPrivateKey reports whether there is a private key in PEM, or in base64 of that.
-func hasPrivateKey(s string) bool {
-	const begin = "LS0tLS1CRUdJTi" // -----BEGIN
-	if strings.Contains(s, "PRIVATE KEY") && strings.Contains(s, "-----BEGIN") {
+	if s == secret.Placeholder {
 		return true
 	}
 	for {
-		i := strings.Index(s, begin)
-		if i < 0 {
+		before, after, found := strings.Cut(s, secret.Placeholder)
+		if !found {
 			return false
 		}
-		s = s[i:]
-		head := make([]byte, 48) // -----BEGIN ENCRYPTED PRIVATE KEY-----
-		n, _ := base64.StdEncoding.Decode(head, []byte(s[:min(len(s), 64)&^3]))
-		if strings.Contains(string(head[:n]), "PRIVATE KEY") {
+		name, setting := strings.CutSuffix(before, "=")
+		if setting && document.SecretName(name[nameStart(name):]) ||
+			strings.HasPrefix(after, "@") && strings.HasSuffix(before, ":") || strings.HasPrefix(after, "@") && isHTTP(before) {
 			return true
 		}
-		s = s[len(begin):]
+		s = after
 	}
+}
+
+// hasPrivateKey reports whether there is a private key in PEM, or in base64 of that:
+// the words of its header, as they look at each of the three places that they can
+// have in a group of bytes.
+func hasPrivateKey(s string) bool {
+	if strings.Contains(s, "PRIVATE KEY") && strings.Contains(s, "-----BEGIN") {
+		return true
+	}
+	s = strings.Join(strings.Fields(s), "")
+	return strings.Contains(s, "UFJJVkFURSBL") || strings.Contains(s, "SVZBVEUgS0VZ") || strings.Contains(s, "UklWQVRFIEtF")
 }
 
 // urls hides the passwords of URLs. A password that should have been escaped can have
@@ -160,8 +163,8 @@ func nameStart(s string) int {
 	})
 }
 
-// valueEnd returns where the value ends that a text starts with: at the quote that
-// closes it, at the next parameter of a URL, at a blank.
+// valueEnd returns where the value ends that a text starts with: at the blank behind
+// the quote that closes it, at the next parameter of a URL, at a blank.
 func valueEnd(s, before string) int {
 	if q := s[0]; q == '"' || q == '\'' {
 		for i := 1; i < len(s); i++ {
@@ -169,7 +172,7 @@ func valueEnd(s, before string) int {
 			case '\\':
 				i++
 			case q:
-				return i + 1
+				return i + 1 + wordEnd(s[i+1:])
 			}
 		}
 		return len(s)
