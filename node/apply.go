@@ -98,6 +98,9 @@ func (n *Node) apply(ctx context.Context, m *machine, a *Applied, timeout time.D
 		return err
 	}
 	if a.Mode == Try {
+		if err := n.noWayBack(m); err != nil {
+			return err
+		}
 		return n.try(ctx, m, timeout)
 	}
 	a.Reboot = slices.ContainsFunc(a.Changes, func(d Difference) bool { return d.When == NextBoot })
@@ -121,6 +124,22 @@ func inTheWay(changes []Difference, mode Mode) error {
 		return nil
 	}
 	return fmt.Errorf("%w: %s; %s", ErrNeedsMore, strings.Join(all, "; "), fix)
+}
+
+// noWayBack names the volumes whose keys could not be taken back from a trial before
+// the next boot; nil when there are none.
+func (n *Node) noWayBack(m *machine) error {
+	var all []string
+	base := n.base()
+	for _, e := range base.Volumes {
+		if why := n.waits(m.encryption(e.Volume), &e); why != "" {
+			all = append(all, e.Volume+": "+why)
+		}
+	}
+	if all == nil {
+		return nil
+	}
+	return fmt.Errorf("%w on trial, since it could not be taken back in this boot: %s; use mode auto or staged", ErrNeedsMore, strings.Join(all, "; "))
 }
 
 // stage stores a configuration for the next boot. That the headers still have
@@ -160,15 +179,15 @@ func (n *Node) enforce(ctx context.Context, m *machine) error {
 	if err := n.store(m); err != nil {
 		return err
 	}
-	return errors.Join(n.keepTrial(), n.activate(ctx, m, false))
+	return errors.Join(n.keepTrial(), n.activate(ctx, m, false, (*volume.Volume).Reconcile))
 }
 
 // activate gives all open volumes the keys of a configuration, and opens those
 // that it adds. What cannot be done is in the error and the status.
-func (n *Node) activate(ctx context.Context, m *machine, trial bool) error {
-	err := n.rekey(ctx, m, trial, (*volume.Volume).Reconcile)
+func (n *Node) activate(ctx context.Context, m *machine, trial bool, sync reconciler) error {
+	err := n.rekey(ctx, m, trial, sync)
 	n.openOthers(ctx, m)
-	n.syncOthers(ctx, (*volume.Volume).Reconcile)
+	n.syncOthers(ctx, sync)
 	n.pending()
 	n.settle()
 	return err
@@ -192,7 +211,7 @@ func (n *Node) rekey(ctx context.Context, m *machine, trial bool, sync reconcile
 		errs = append(errs, n.noteInStep())
 	}
 	errs = append(errs, n.needSalt(m))
-	former := append(n.files().former(n.read), before)
+	former := append(n.former(), before)
 	for _, name := range mountOrder(n.volumes, false) {
 		v, e := n.volumes[name], m.encryption(name)
 		if e == nil || v.Spec.Encryption == nil || !n.toDo(name, before, m) {
@@ -237,9 +256,11 @@ func (n *Node) toDo(name string, before, m *machine) bool {
 		n.inStep[name] = m
 		return false
 	}
-	if n.waits(old, want) == "" {
+	why := n.waits(old, want)
+	if why == "" {
 		return true
 	}
 	delete(n.inStep, name)
+	n.waiting[name] = why
 	return false
 }

@@ -47,9 +47,9 @@ func (n *Node) again(ctx context.Context) error {
 	}
 	err = n.wipe(ctx, notes)
 	if n.trial != nil {
-		return errors.Join(err, n.revert(ctx))
+		return errors.Join(err, n.revert(ctx, (*volume.Volume).Reconcile))
 	}
-	return errors.Join(err, n.activate(ctx, n.config, false))
+	return errors.Join(err, n.activate(ctx, n.config, false, (*volume.Volume).Reconcile))
 }
 
 func (n *Node) boot(ctx context.Context) error {

@@ -91,21 +91,25 @@ func (f files) config(read reader) (*machine, error) {
 	return read(filepath.Join(f.dir, configFile), text)
 }
 
-// former returns the configurations whose keys headers may still have. One that
-// cannot be read is passed over.
-func (f files) former(read reader) (all []*machine) {
+// former returns the configurations whose keys headers may still have, and
+// why others cannot be read, which are passed over.
+func (f files) former(read reader) (all []*machine, unread []error) {
 	paths, _ := filepath.Glob(filepath.Join(f.dir, formerDir, "*.yaml"))
 	for _, path := range paths {
 		text, err := os.ReadFile(path)
 		if err != nil {
+			unread = append(unread, err)
 			continue
 		}
-		if m, err := read(path, text); err == nil {
-			all = append(all, m)
-		}
+		m, err := read(path, text)
 		clear(text)
+		if err != nil {
+			unread = append(unread, err)
+			continue
+		}
+		all = append(all, m)
 	}
-	return all
+	return all, unread
 }
 
 // keepFormer writes a configuration down as one whose keys headers may have.

@@ -15,13 +15,14 @@ var errClosing = errors.New("the node is being closed")
 type turns struct {
 	held chan struct{} // full while a flow runs
 
-	mu     sync.Mutex
-	open   context.Context // of all flows; ends when the node is closed
-	ending context.CancelCauseFunc
+	mu      sync.Mutex
+	open    context.Context // of all flows; ends when the node is closed
+	ending  context.CancelCauseFunc
+	closing int // how many are closing the node
 }
 
 func newTurns() *turns {
-	t := &turns{held: make(chan struct{}, 1)}
+	t := &turns{held: make(chan struct{}, 1), closing: 1}
 	t.reopen()
 	return t
 }
@@ -73,6 +74,7 @@ func (t *turns) hold(ctx context.Context) error {
 // again.
 func (t *turns) takeLast(ctx context.Context) (done func(), err error) {
 	t.mu.Lock()
+	t.closing++
 	t.ending(errClosing)
 	t.mu.Unlock()
 	if err := t.hold(ctx); err != nil {
@@ -85,9 +87,14 @@ func (t *turns) takeLast(ctx context.Context) (done func(), err error) {
 	}, nil
 }
 
+// reopen has flows begin again, unless another one is still closing the node: none
+// may run with a context that closing does not end.
 func (t *turns) reopen() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.closing--; t.closing > 0 {
+		return
+	}
 	t.open, t.ending = context.WithCancelCause(context.Background())
 }
 

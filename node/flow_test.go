@@ -3,11 +3,14 @@ package node_test
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/cryptctl/cryptctl/meta"
 	"github.com/cryptctl/cryptctl/node"
+	"github.com/cryptctl/cryptctl/volume/volumetest"
 )
 
 // asked waits until somebody asks the key server.
@@ -135,4 +138,65 @@ func TestWaitsForItsTurn(t *testing.T) {
 	r.opened(t, "0", "1")
 	r.apply(t, config(k("s1"), k("e1")), node.Auto)
 	r.opened(t, "1", "0")
+}
+
+// TestTwoCloses: one who gives up closing a node that another one closes leaves
+// nothing that a later Close cannot end.
+func TestTwoCloses(t *testing.T) {
+	t.Parallel()
+	s := newKeyServer(t)
+	r := running(t, config(k("s0"), k("e0")))
+	r.patient()
+	r.mustReboot(t)
+	r.apply(t, s.servedOnly(t), node.Auto)
+	r.sys = r.sys.Reboot()
+	r.renew()
+	s.turn(silent)
+	closed, booted := make(chan error, 1), make(chan error, 1)
+	short, stop := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer stop()
+	r.Flow(func() {
+		go func() { closed <- r.Close(context.Background()) }()
+		time.Sleep(20 * time.Millisecond)
+		if err := r.Close(short); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the second close: %v", err)
+		}
+		go func() { booted <- r.Boot(context.Background()) }() // behind the first
+		time.Sleep(100 * time.Millisecond)
+	})
+	if err := <-closed; err != nil {
+		t.Errorf("the first close: %v", err)
+	}
+	time.Sleep(100 * time.Millisecond)
+	ctx, stop := context.WithTimeout(t.Context(), 10*time.Second)
+	defer stop()
+	if err := r.Close(ctx); err != nil {
+		t.Errorf("the third close: %v", err)
+	}
+	s.turn(answers)
+	if err := <-booted; err == nil || !strings.Contains(err.Error(), "the node is being closed") {
+		t.Errorf("boot: %v", err)
+	}
+}
+
+// TestUntilClosed: who boots until the node is up is told that it was closed.
+func TestUntilClosed(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	sys := volumetest.New(t, dir)
+	sys.AddPartition("META", meta.Size) // and no STATE
+	n := node.New(node.Options{System: sys, Root: filepath.Join(dir, "root")})
+	up := make(chan error, 1)
+	go func() { up <- n.BootUntilUp(t.Context(), node.Backoff{First: time.Second, Most: time.Second}) }()
+	for deadline := time.Now().Add(20 * time.Second); n.Status().Phase != node.Failed; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the boot does not fail")
+		}
+	}
+	if err := n.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-up; err == nil || !strings.Contains(err.Error(), "the node is being closed") {
+		t.Errorf("a node that was closed is up: %v", err)
+	}
 }

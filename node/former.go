@@ -17,15 +17,15 @@ func (n *Node) settle() {
 func (n *Node) forget() error {
 	f := n.files()
 	stored, err := f.config(n.read)
-	if err != nil || stored == nil || !stored.text.Equal(n.config.text) {
-		return err // another one is staged: its volumes have these keys
+	if err != nil || stored == nil || !stored.text.Equal(n.config.text) || !stored.text.Equal(n.base().text) {
+		return err // another one is staged, or to be gone back to: its volumes have these keys
 	}
 	known, err := f.identities()
 	if err != nil {
 		return err
 	}
 	kept := []*machine{n.config}
-	for _, old := range f.former(n.read) {
+	for _, old := range n.former() {
 		if n.needs(old, kept, known) {
 			kept = append(kept, old)
 			continue
@@ -35,6 +35,16 @@ func (n *Node) forget() error {
 		}
 	}
 	return nil
+}
+
+// former are the configurations whose keys headers may still have. Who runs the node
+// is told of those that cannot be read: they may have the only key of a volume.
+func (n *Node) former() []*machine {
+	all, unread := n.files().former(n.read)
+	for _, err := range unread {
+		n.notice("a former configuration cannot be read, and is kept: %v; a volume that only its keys open stays closed until it can", err)
+	}
+	return all
 }
 
 // needs reports whether a former configuration has keys that a header may have

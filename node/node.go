@@ -56,6 +56,9 @@ const (
 	Failed      Phase = "failed" // STATE did not open
 )
 
+// isClosed is the reason of Booting for a node that was closed.
+const isClosed = "closed"
+
 // Errors of operations.
 var (
 	// ErrPhase: the node is not in a phase in which this is possible.
@@ -83,7 +86,8 @@ type Node struct {
 	reports map[string]*keys.Report   // of the last reconciliation of each volume
 	salt    *secret.Bytes
 	trial   *trial
-	latched bool // until the next boot, the TPM unseals no key that has a latch
+	waiting map[string]string // by volume, why its slots get their keys on the next boot only
+	latched bool              // until the next boot, the TPM unseals no key that has a latch
 
 	// asking are the volumes whose remote keys were not waited for; see finish.
 	asking map[string]bool
@@ -123,7 +127,7 @@ func New(opts Options) *Node {
 	if opts.Keys.Log == nil {
 		opts.Keys.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{opts: opts, log: opts.Keys.Log, volumes: map[string]*volume.Volume{}, inStep: map[string]*machine{}, reports: map[string]*keys.Report{}}
+	n := &Node{opts: opts, log: opts.Keys.Log, volumes: map[string]*volume.Volume{}, inStep: map[string]*machine{}, reports: map[string]*keys.Report{}, waiting: map[string]string{}}
 	n.asking, n.unlatched, n.interrupt = map[string]bool{}, map[string]*machine{}, func() {}
 	n.turns = newTurns()
 	n.view.status.Phase = Booting
@@ -148,7 +152,7 @@ func (n *Node) Close(ctx context.Context) error {
 		errs = append(errs, n.closeVolume(stateName))
 	}
 	if n.state == nil {
-		n.phase(Booting, "closed")
+		n.phase(Booting, isClosed)
 	}
 	return errors.Join(errs...)
 }
@@ -170,6 +174,7 @@ func (n *Node) closeVolume(name string) error {
 	delete(n.inStep, name)
 	delete(n.unlatched, name)
 	delete(n.reports, name)
+	delete(n.waiting, name)
 	n.stopAsking(name)
 	if delete(n.volumes, name); name == stateName {
 		n.state, n.config = nil, nil
@@ -240,9 +245,7 @@ func (n *Node) opener() *volume.Opener {
 // use makes a configuration the one in force.
 func (n *Node) use(m *machine) {
 	n.config = m
-	for _, mistake := range m.LeftOut {
-		n.notice("a part of the configuration is left out: %v", mistake)
-	}
+	n.leftOut(m)
 	if n.opts.Configured != nil {
 		n.opts.Configured(m.Config)
 	}

@@ -27,7 +27,7 @@ func (n *Node) openOthers(ctx context.Context, m *machine) {
 	if err := n.needSalt(m); err != nil {
 		n.notice("the salt of keys that are locked to STATE: %v", err)
 	}
-	former := n.files().former(n.read)
+	former := n.former()
 	opened := map[string]*volume.Volume{}
 	var mu sync.Mutex
 	var wg sync.WaitGroup

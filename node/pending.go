@@ -29,7 +29,8 @@ func (n *Node) pending() {
 	n.view.pending(texts)
 }
 
-// unlike says how an open volume is not one of a configuration's; "" when it is.
+// unlike says how an open volume is not one of a configuration's, or has not its
+// keys; "" when it is, and has.
 func (n *Node) unlike(name string, next *machine) string {
 	want := next.encryption(name)
 	switch {
@@ -37,6 +38,8 @@ func (n *Node) unlike(name string, next *machine) string {
 		return pendingText(undeclared, NextBoot)
 	case (n.volumeOf(name).Spec.Encryption != nil) != (want != nil):
 		return pendingText(encryptedText(want), Wipe)
+	case n.waiting[name] != "":
+		return pendingText("keys: "+n.waiting[name], NextBoot)
 	}
 	return ""
 }

@@ -83,3 +83,20 @@ func TestTrialAddsVolume(t *testing.T) {
 		t.Error("the volume of the trial is lost")
 	}
 }
+
+// TestPendingBehindLatch: what waits for the TPM's latch to open is shown until the
+// next boot.
+func TestPendingBehindLatch(t *testing.T) {
+	t.Parallel()
+	m := installed(t, config(k("s0"), k("e0")))
+	m.boots(t)
+	m.apply(t, sealedConfig("", "p0"), node.Auto)
+	for _, name := range bothVolumes {
+		m.waits(t, "behind the latch", name, "keys: a key that the TPM seals before its latch closes (next boot)")
+	}
+	m.boots(t)
+	for _, name := range bothVolumes {
+		m.waits(t, "after the boot", name)
+	}
+	m.wantOpen(t, bothVolumes...)
+}

@@ -33,8 +33,11 @@ func (n *Node) BootUntilUp(ctx context.Context, b Backoff) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		if n.Status().Phase != Failed {
+		switch s := n.Status(); {
+		case s.Phase == Running, s.Phase == Maintenance:
 			return nil // someone else brought it up
+		case s.Phase == Booting && s.Reason == isClosed:
+			return errClosing
 		}
 	}
 }

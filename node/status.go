@@ -59,7 +59,9 @@ type VolumeStatus struct {
 type view struct {
 	mu     sync.Mutex
 	status Status
-	byName map[string]*VolumeStatus
+	// leftOut are notices of what is left out of the configuration in force.
+	leftOut []string
+	byName  map[string]*VolumeStatus
 }
 
 // volume changes the status of one volume.
@@ -80,7 +82,7 @@ func (n *Node) Status() Status {
 	n.view.mu.Lock()
 	defer n.view.mu.Unlock()
 	s := n.view.status
-	s.Notices = slices.Clone(s.Notices)
+	s.Notices = slices.Concat(s.Notices, n.view.leftOut)
 	s.Volumes = []VolumeStatus{}
 	for _, name := range slices.Sorted(maps.Keys(n.view.byName)) {
 		s.Volumes = append(s.Volumes, *n.view.byName[name])
@@ -109,6 +111,19 @@ func (n *Node) notice(format string, args ...any) {
 	if !slices.Contains(n.view.status.Notices, text) {
 		n.view.status.Notices = append(n.view.status.Notices, text)
 	}
+}
+
+// leftOut shows what is left out of the configuration in force.
+func (n *Node) leftOut(m *machine) {
+	var all []string
+	for _, mistake := range m.LeftOut {
+		text := fmt.Sprintf("a part of the configuration is left out: %v", mistake)
+		n.log.Warn(text)
+		all = append(all, text)
+	}
+	n.view.mu.Lock()
+	defer n.view.mu.Unlock()
+	n.view.leftOut = all
 }
 
 // opened shows an open volume.
@@ -146,6 +161,7 @@ func (n *Node) reconciled(name string, r *keys.Report, err error) {
 	if r != nil {
 		n.reports[name] = r
 	}
+	delete(n.waiting, name)
 	n.askLater(name, r)
 	n.compare(name, r, err)
 	n.view.volume(name, func(s *VolumeStatus) {

@@ -31,7 +31,7 @@ func (n *Node) try(ctx context.Context, m *machine, lasts time.Duration) error {
 	t := &trial{before: before, lasts: lasts}
 	n.trial = t
 	n.setTrial(true)
-	err := n.activate(ctx, m, true)
+	err := n.activate(ctx, m, true, (*volume.Volume).Reconcile)
 	t.timer = time.AfterFunc(lasts, func() { n.trialOver(t) })
 	return err
 }
@@ -40,14 +40,15 @@ func (n *Node) try(ctx context.Context, m *machine, lasts time.Duration) error {
 func (n *Node) trialOver(t *trial) {
 	ctx, end, err := n.begin(context.Background())
 	if err != nil { // who closes the node takes it back, unless he gives up
-		time.AfterFunc(min(t.lasts, againAfter), func() { n.trialOver(t) })
+		time.AfterFunc(t.again(), func() { n.trialOver(t) })
 		return
 	}
 	defer end()
 	if n.trial != t {
 		return // another Apply came first
 	}
-	if err := n.revert(ctx); err != nil {
+	// No call waits for a key server that another key can do without: finish does.
+	if err := n.revert(ctx, (*volume.Volume).ReconcileLocal); err != nil {
 		n.notice("taking the configuration on trial back, which is tried again: %v", err)
 	}
 }
@@ -56,13 +57,19 @@ func (n *Node) trialOver(t *trial) {
 // has changed.
 const takeBackTime = 10 * time.Second
 
-// againAfter bounds how long a trial that could not be taken back stands until the
-// next attempt.
-const againAfter = time.Minute
+// A trial that could not be taken back stands as long again until the next attempt,
+// within these bounds: each one opens volumes, and writes.
+const (
+	againFirst = time.Second
+	againAfter = time.Minute
+)
+
+// again is how long the next attempt to take a trial back has to wait.
+func (t *trial) again() time.Duration { return max(againFirst, min(t.lasts, againAfter)) }
 
 // revert takes a configuration on trial back.
-func (n *Node) revert(ctx context.Context) error {
-	return n.takeBack(func(m *machine) error { return n.activate(ctx, m, false) })
+func (n *Node) revert(ctx context.Context, sync reconciler) error {
+	return n.takeBack(func(m *machine) error { return n.activate(ctx, m, false, sync) })
 }
 
 // revertLocally is revert for a node that is being closed: it opens nothing, and no
@@ -89,7 +96,7 @@ func (n *Node) takeBack(inForce func(*machine) error) error {
 	t.over = true
 	n.log.Info("the configuration on trial is taken back")
 	if err := inForce(t.before); err != nil {
-		t.timer.Reset(min(t.lasts, againAfter))
+		t.timer.Reset(t.again())
 		return err
 	}
 	n.endTrial()

@@ -1,11 +1,13 @@
 package node_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -288,4 +290,98 @@ func TestTrialTime(t *testing.T) {
 		}
 	}
 	r.opened(t, "0", "1")
+}
+
+// TestTryStaged: what is staged is tried first. The keys that the headers go back to
+// stay written down.
+func TestTryStaged(t *testing.T) {
+	t.Parallel()
+	r := running(t, config(k("s0"), k("e0")))
+	r.write(t, "EPHEMERAL")
+	staged := config(k("s0"), k("e1"))
+	r.apply(t, staged, node.Staged)
+	if _, err := r.Try(t.Context(), []byte(staged), 500*time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	r.takenBack(t)
+	if !r.opensWith(t, "EPHEMERAL", "e0") {
+		t.Error("EPHEMERAL has not got its key back")
+	}
+	r.mustReboot(t)
+	r.wantOpen(t, bothVolumes...)
+	if !r.has(t, "EPHEMERAL") || !r.opensWith(t, "EPHEMERAL", "e1") {
+		t.Error("what was staged is not in force")
+	}
+	r.forgotten(t)
+}
+
+// TestTakeBackHoldsNobody: a trial's end waits for no key server that another key can
+// do without; its slots are seen to in the background.
+func TestTakeBackHoldsNobody(t *testing.T) {
+	t.Parallel()
+	s := newKeyServer(t)
+	r := running(t, s.served(config(k("s0"), k("e0"))), "u-data")
+	r.patient()
+	r.mustReboot(t)
+	r.settled(t)
+	s.turn(silent)
+	if _, err := r.Try(t.Context(), []byte(config(k("s1"), k("e1"))), 300*time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	r.takenBack(t)
+	ctx, stop := context.WithTimeout(t.Context(), 10*time.Second)
+	defer stop()
+	if err := r.Reset(ctx, k("u-data")); err != nil {
+		t.Errorf("reset of another volume: %v", err)
+	}
+	r.opened(t, "0", "1")
+	r.asking(t)
+	s.turn(answers)
+	r.settled(t)
+	r.wantOpen(t, bothVolumes...)
+	r.forgotten(t)
+}
+
+// TestShortTrial: a trial that cannot be taken back is not tried again and again at
+// once, however short it is.
+func TestShortTrial(t *testing.T) {
+	t.Parallel()
+	r := running(t, config(k("s0"), k("e0")))
+	var begun, tries atomic.Int64
+	r.CutBefore(func(step string) error {
+		if step == "slots of EPHEMERAL" && begun.Add(1) > 1 {
+			tries.Add(1)
+			return errCut
+		}
+		return nil
+	})
+	if _, err := r.Try(t.Context(), []byte(config(k("s1"), k("e1"))), time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(1500 * time.Millisecond)
+	r.Flow(func() { r.CutBefore(nil) })
+	if n := tries.Load(); n < 1 || n > 2 {
+		t.Errorf("%d attempts within 1.5 s", n)
+	}
+	r.takenBack(t)
+	r.opened(t, "0", "1")
+}
+
+// TestNoWayBack: with the latch closed, keys that the TPM sealed are not taken away on
+// trial, since they could not be had back.
+func TestNoWayBack(t *testing.T) {
+	t.Parallel()
+	m := installed(t, sealedConfig("", "p0"))
+	m.boots(t)
+	_, err := m.Apply(t.Context(), []byte(config(k("s1"), k("e1"))), node.Try)
+	if !errors.Is(err, node.ErrNeedsMore) || !strings.Contains(err.Error(), "EPHEMERAL: a key that the TPM seals before its latch closes") {
+		t.Errorf("try: %v", err)
+	}
+	if m.Status().Trial || !m.opensWith(t, "EPHEMERAL", "p0") {
+		t.Error("it is on trial")
+	}
+	m.apply(t, sealedConfig("", "p1"), node.Try) // beside them, another one is
+	if !m.opensWith(t, "EPHEMERAL", "p1") {
+		t.Error("another passphrase is not on trial")
+	}
 }

@@ -39,7 +39,7 @@ func readFile(path string, limit int) (*secret.Bytes, error) {
 
 // awaitInput waits for a function that reads these inputs, and returns an error
 // when a signal came until then: the end of a pipe may be that of who wrote into
-// it.
+// it. What was read is wiped then.
 func awaitInput[T any](ctx context.Context, read func() (T, error), inputs ...string) (T, error) {
 	v, err := interruptible(ctx, read)
 	if slices.ContainsFunc(inputs, isPipe) {
@@ -48,11 +48,7 @@ func awaitInput[T any](ctx context.Context, read func() (T, error), inputs ...st
 		case <-time.After(settle):
 		}
 	}
-	if ctx.Err() != nil {
-		var none T
-		return none, context.Cause(ctx)
-	}
-	return v, err
+	return unlessEnded(ctx, v, err)
 }
 
 // isPipe reports whether an input, as a file or @file, is a pipe or socket.

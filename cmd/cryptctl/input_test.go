@@ -1,15 +1,20 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cryptctl/cryptctl/config"
+	"github.com/cryptctl/cryptctl/secret"
 )
 
 // TestInterruptedInput: what came through a pipe until a signal is not all, and
@@ -100,4 +105,94 @@ func partOf(t *testing.T, dir, part, sequence string, args []string) (code int, 
 	}
 	_ = cmd.Wait() // the exit code says it
 	return cmd.ProcessState.ExitCode(), out.String(), problem.String()
+}
+
+// TestInterruptedSecret: what was read and is given to nobody, as a signal came
+// first, is wiped.
+func TestInterruptedSecret(t *testing.T) {
+	t.Parallel()
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("a secret", func(t *testing.T) {
+		t.Parallel()
+		wipedWhenInterrupted(t, pipe, func() (*secret.Bytes, *secret.Bytes) {
+			s := secret.Copy([]byte("sesame"))
+			return s, s
+		})
+	})
+	t.Run("a configuration", func(t *testing.T) {
+		t.Parallel()
+		wipedWhenInterrupted(t, pipe, func() (*config.Config, *secret.Bytes) {
+			s := secret.Copy([]byte("sesame"))
+			return &config.Config{Volumes: []config.Encryption{{Keys: []config.Key{{Static: &config.Static{Passphrase: s}}}}}}, s
+		})
+	})
+	t.Run("no configuration", func(t *testing.T) {
+		t.Parallel()
+		wipedWhenInterrupted(t, pipe, func() (*config.Config, *secret.Bytes) { return nil, nil })
+	})
+}
+
+// wipedWhenInterrupted reads what made returns, and the secret inside, while a
+// signal comes at each moment that matters.
+func wipedWhenInterrupted[T comparable](t *testing.T, pipe string, made func() (T, *secret.Bytes)) {
+	t.Helper()
+	for _, tt := range []struct {
+		when          string
+		input         string
+		takes, signal time.Duration
+	}{
+		{"before all is read", "none", 2 * settle, settle},
+		{"as all is read", "none", settle, settle},
+		{"after the end of a pipe", pipe, settle, settle + settle/2},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			came := errors.New("signal")
+			ctx, stop := context.WithCancelCause(t.Context())
+			defer stop(nil)
+			value, inside := made()
+			time.AfterFunc(tt.signal, func() { stop(came) })
+			got, err := awaitInput(ctx, func() (T, error) {
+				time.Sleep(tt.takes)
+				if tt.takes == tt.signal {
+					<-ctx.Done()
+				}
+				return value, nil
+			}, tt.input)
+			var none T
+			if got != none || !errors.Is(err, came) {
+				t.Errorf("%s: %v, %v", tt.when, got, err)
+			}
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if n := inside.Len(); n != 0 {
+				t.Errorf("%s: %d bytes are left", tt.when, n)
+			}
+		})
+	}
+}
+
+// TestInterruptedAnswer: what is typed as a signal comes is no answer, and wiped.
+func TestInterruptedAnswer(t *testing.T) {
+	t.Parallel()
+	came := errors.New("signal")
+	for range 100 { // which of the two is seen first is chance
+		synctest.Test(t, func(t *testing.T) {
+			ctx, stop := context.WithCancelCause(t.Context())
+			typed := []byte("sesame")
+			got, err := interruptible(ctx, func() ([]byte, error) {
+				stop(came)
+				return typed, nil
+			})
+			if got != nil || !errors.Is(err, came) {
+				t.Fatalf("%d bytes, %v", len(got), err)
+			}
+			synctest.Wait()
+			if string(typed) != "\x00\x00\x00\x00\x00\x00" {
+				t.Fatal("what was typed is left")
+			}
+		})
+	}
 }

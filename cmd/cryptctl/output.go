@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"strings"
 	"time"
 
@@ -110,22 +111,44 @@ func confirm(cmd *cobra.Command, yes bool, what, word string) error {
 	return nil
 }
 
-// interruptible waits for f, but not longer than for the context.
+// interruptible waits for f, but not longer than for the context. What f returns
+// after that is wiped.
 func interruptible[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	type result struct {
 		value T
 		err   error
 	}
-	done := make(chan result, 1)
+	done := make(chan result) // no buffer: a value is with f or with who waits
 	go func() {
 		v, err := f()
-		done <- result{v, err}
+		select {
+		case done <- result{v, err}:
+		case <-ctx.Done():
+			unlessEnded(ctx, v, err)
+		}
 	}()
+	var r result
 	select {
-	case r := <-done:
-		return r.value, r.err
+	case r = <-done:
 	case <-ctx.Done():
-		var none T
-		return none, context.Cause(ctx)
 	}
+	return unlessEnded(ctx, r.value, r.err)
+}
+
+// unlessEnded returns v and err, or once the context has ended why it has; v, which
+// nobody gets then, is wiped if it is a secret.
+func unlessEnded[T any](ctx context.Context, v T, err error) (T, error) {
+	if ctx.Err() == nil {
+		return v, err
+	}
+	switch s := any(v).(type) {
+	case []byte: // a password of package term
+		clear(s)
+	case interface{ Wipe() }:
+		if !reflect.ValueOf(s).IsZero() { // not every Wipe takes a nil pointer
+			s.Wipe()
+		}
+	}
+	var none T
+	return none, context.Cause(ctx)
 }
