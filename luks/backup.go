@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"github.com/cryptctl/cryptctl/internal/durable"
 )
 
 // Backup writes the header as it is on the disk now to w: both copies and the
@@ -76,18 +78,5 @@ func (h *Header) BackupFile(path string) (err error) {
 	if err := errors.Join(f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	return SyncDir(filepath.Dir(path))
-}
-
-// SyncDir makes a new name in a directory durable.
-func SyncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("%s: %w", dir, err)
-	}
-	return nil
+	return durable.SyncDir(filepath.Dir(path))
 }

@@ -11,8 +11,8 @@ import (
 	"path/filepath"
 
 	"github.com/cryptctl/cryptctl/config"
+	"github.com/cryptctl/cryptctl/internal/durable"
 	"github.com/cryptctl/cryptctl/keys"
-	"github.com/cryptctl/cryptctl/luks"
 	"github.com/cryptctl/cryptctl/secret"
 	"github.com/cryptctl/cryptctl/volume"
 )
@@ -60,7 +60,7 @@ func (f files) write(name string, data []byte) error {
 		os.Remove(tmp.Name())
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	return luks.SyncDir(dir)
+	return durable.SyncDir(dir)
 }
 
 // makeDir makes a directory, durably, unless it is there.
@@ -72,7 +72,7 @@ func makeDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	return luks.SyncDir(filepath.Dir(dir))
+	return durable.SyncDir(filepath.Dir(dir))
 }
 
 // reader parses a configuration; see [Node.read].
@@ -148,7 +148,7 @@ func (f files) dropFormer(m *machine) error {
 	if err := os.Remove(path); err != nil {
 		return err
 	}
-	return luks.SyncDir(filepath.Dir(path))
+	return durable.SyncDir(filepath.Dir(path))
 }
 
 func (f files) identities() (map[string]*volume.Identity, error) {

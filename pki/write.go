@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/cryptctl/cryptctl/internal/durable"
 )
 
 // Write writes the certificate (0644) and the key (0600) to two new files. A file
@@ -56,7 +58,7 @@ func writeNew(path string, content []byte, mode fs.FileMode) error {
 	} else if err != nil {
 		return fmt.Errorf("write %s: %w; the folder must be on a file system that has hard links", path, err)
 	}
-	return syncFolder(folder)
+	return durable.SyncDir(folder)
 }
 
 func fill(f *os.File, content []byte, mode fs.FileMode) error {
@@ -68,12 +70,4 @@ func fill(f *os.File, content []byte, mode fs.FileMode) error {
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())
-}
-
-func syncFolder(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

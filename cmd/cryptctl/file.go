@@ -12,7 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/cryptctl/cryptctl/luks"
+	"github.com/cryptctl/cryptctl/internal/durable"
 )
 
 // writeFile writes to a file of which either all or nothing is there afterwards;
@@ -110,7 +110,7 @@ func putFile(path, target string, content []byte, mode fs.FileMode, owner fs.Fil
 		s.drop()
 		return err
 	}
-	return luks.SyncDir(filepath.Dir(target))
+	return durable.SyncDir(filepath.Dir(target))
 }
 
 // staged is a file that will take another's place.

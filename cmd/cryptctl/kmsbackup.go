@@ -13,8 +13,8 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 
+	"github.com/cryptctl/cryptctl/internal/durable"
 	"github.com/cryptctl/cryptctl/kms/wire"
-	"github.com/cryptctl/cryptctl/luks"
 )
 
 func kmsBackupCommand() *cobra.Command {
@@ -73,7 +73,7 @@ func receiveBackup(cmd *cobra.Command, a *kmsAdmin, path string) (size int64, su
 	} else if err != nil {
 		return 0, nil, err
 	}
-	return size, sum, luks.SyncDir(filepath.Dir(path))
+	return size, sum, durable.SyncDir(filepath.Dir(path))
 }
 
 // copyBackup writes what comes, up to its checksum, which must be right.

@@ -13,9 +13,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cryptctl/cryptctl/internal/durable"
 	"github.com/cryptctl/cryptctl/kms/kek"
 	"github.com/cryptctl/cryptctl/kms/policy"
-	"github.com/cryptctl/cryptctl/luks"
 	"github.com/cryptctl/cryptctl/pki"
 	"github.com/cryptctl/cryptctl/role"
 	"github.com/cryptctl/cryptctl/secret"
@@ -203,7 +203,7 @@ func kmsInit(ctx context.Context, dir string, n newKMS) (err error) {
 	if err := moveUp(tmp, dir, kmsConfigName); err != nil {
 		return err
 	}
-	return errors.Join(luks.SyncDir(dir), luks.SyncDir(filepath.Dir(filepath.Clean(dir))))
+	return errors.Join(durable.SyncDir(dir), durable.SyncDir(filepath.Dir(filepath.Clean(dir))))
 }
 
 // mustBeEmpty refuses a directory that has anything but one file, and but what a file
@@ -236,7 +236,7 @@ func moveUp(from, to, last string) error {
 			return err
 		}
 	}
-	if err := luks.SyncDir(to); err != nil {
+	if err := durable.SyncDir(to); err != nil {
 		return err
 	}
 	return move(last)
@@ -280,7 +280,7 @@ func fillKMS(ctx context.Context, dir string, n newKMS) error {
 	}
 	return errors.Join(
 		writeSynced(in(kmsConfigName), fmt.Appendf(nil, kmsConfigText, n.enrol, n.opens.setting)),
-		luks.SyncDir(dir))
+		durable.SyncDir(dir))
 }
 
 func writeSynced(path string, content []byte) error {

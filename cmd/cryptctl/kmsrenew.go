@@ -16,7 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/cryptctl/cryptctl/luks"
+	"github.com/cryptctl/cryptctl/internal/durable"
 	"github.com/cryptctl/cryptctl/pki"
 	"github.com/cryptctl/cryptctl/role"
 )
@@ -189,7 +189,7 @@ func replacePair(p pki.Pair, certificate, key string) error {
 		return err
 	}
 	defer newCert.drop()
-	return errors.Join(swap(newKey, newCert), luks.SyncDir(filepath.Dir(newKey.target)), luks.SyncDir(filepath.Dir(newCert.target)))
+	return errors.Join(swap(newKey, newCert), durable.SyncDir(filepath.Dir(newKey.target)), durable.SyncDir(filepath.Dir(newCert.target)))
 }
 
 // swap replaces two files, or neither.

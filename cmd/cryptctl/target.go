@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cryptctl/cryptctl/disk"
+	"github.com/cryptctl/cryptctl/internal/durable"
 	"github.com/cryptctl/cryptctl/luks"
 )
 
@@ -155,5 +156,5 @@ func createHeader(path string) (made bool, err error) {
 		return false, err
 	}
 	err = errors.Join(f.Truncate(luks.DefaultDataOffset), f.Sync(), f.Close())
-	return true, errors.Join(err, luks.SyncDir(filepath.Dir(path)))
+	return true, errors.Join(err, durable.SyncDir(filepath.Dir(path)))
 }

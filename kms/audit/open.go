@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/cryptctl/cryptctl/kms/internal/durable"
+	"github.com/cryptctl/cryptctl/internal/durable"
 )
 
 // ErrUnfit is wrapped by errors of [Open] about a log that is not what was written,

@@ -18,7 +18,7 @@ import (
 	"github.com/tink-crypto/tink-go/v2/aead/subtle"
 	"golang.org/x/sys/unix"
 
-	"github.com/cryptctl/cryptctl/kms/internal/durable"
+	"github.com/cryptctl/cryptctl/internal/durable"
 	"github.com/cryptctl/cryptctl/luks/kdf"
 	"github.com/cryptctl/cryptctl/secret"
 )

@@ -13,7 +13,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
-	"github.com/cryptctl/cryptctl/kms/internal/durable"
+	"github.com/cryptctl/cryptctl/internal/durable"
 	"github.com/cryptctl/cryptctl/kms/store"
 )
 

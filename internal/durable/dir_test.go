@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/cryptctl/cryptctl/kms/internal/durable"
+	"github.com/cryptctl/cryptctl/internal/durable"
 )
 
 func TestSyncDir(t *testing.T) {
